@@ -1,0 +1,119 @@
+"""Poisson sampling of any mechanism that has a dominating pair."""
+
+import dataclasses
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dpkit import validation
+from dpkit.mechanisms.base import Mechanism, UnsupportedViewError
+from dpkit.mechanisms.composition import Composed, check_mechanism
+from dpkit.mechanisms.discretization import upper_lattice
+from dpkit.mechanisms.finite_pair import IDENTICAL
+from dpkit.mechanisms.gaussian import Gaussian
+from dpkit.mechanisms.mixture_of_gaussians import MixtureOfGaussians
+from dpkit.mechanisms.pair import Array, DominatingPair, SampledPair
+from dpkit.numerics.gaussian_mixture import mixture_renyi
+from dpkit.relations import NeighboringRelation
+
+# Cells of the lattice from which the Renyi divergences of a sampled bounded loss are bounded.
+_RENYI_CELLS = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class PoissonSampled(Mechanism):
+    """`mechanism` run on a sample that holds each unit independently with probability `sampling_probability`.
+
+    Args:
+        mechanism: one elementary mechanism (sample each part of a composition by itself).
+        sampling_probability: in [0, 1]; 1 is no sampling, 0 releases nothing about anyone.
+
+    Raises:
+        ValueError: the probability is outside [0, 1], or `mechanism` is a composition.
+
+    Guarantees: the dominating pairs are exact when the base's are (Zhu, Dong and Wang 2022, Theorem 11), under
+    `ADD_OR_REMOVE_ONE` and `REPLACE_SPECIAL`. Only for sampling that is independent for every unit and fresh for every
+    release: not for shuffling, fixed-size batches or batches drawn in a fixed order. Which units were drawn must stay
+    hidden. `REPLACE_ONE` is refused while nothing is proved here.
+
+    >>> step = PoissonSampled(Gaussian(1.0), sampling_probability=0.01)
+    >>> round(float(step.rdp([2.0], NeighboringRelation.ADD_OR_REMOVE_ONE)[0]), 9)
+    0.000171813
+    """
+
+    mechanism: Mechanism
+    sampling_probability: float
+
+    def __post_init__(self):
+        check_mechanism(self.mechanism)
+        if isinstance(self.mechanism, Composed):
+            raise ValueError("mechanism must be elementary, got a composition; sample each part and compose the results")
+        object.__setattr__(
+            self, "sampling_probability", validation.probability("sampling_probability", self.sampling_probability)
+        )
+
+    def _trivial(self, relation: NeighboringRelation, view: str) -> bool:
+        """Whether sampling changes nothing (q = 1); raises where nothing is proved."""
+        if self.sampling_probability == 1:
+            return True
+        if NeighboringRelation(relation) is NeighboringRelation.REPLACE_ONE:
+            raise UnsupportedViewError(
+                self, view, "Poisson sampling under replace_one is not add-or-remove with twice the sensitivity; use "
+                "add_or_remove_one or replace_special"
+            )
+        return False
+
+    def dominating_pairs(self, relation: NeighboringRelation) -> tuple[DominatingPair, DominatingPair]:
+        present, absent = self.mechanism.dominating_pairs(relation)
+        if self._trivial(relation, "dominating-pair"):
+            return present, absent
+        if self.sampling_probability == 0:
+            return IDENTICAL, IDENTICAL
+        return (
+            SampledPair(present, self.sampling_probability, adding=False),
+            SampledPair(absent, self.sampling_probability, adding=True),
+        )
+
+    def rdp(self, orders: ArrayLike, relation: NeighboringRelation) -> Array:
+        if self._trivial(relation, "RDP"):
+            return self.mechanism.rdp(orders, relation)
+        orders = np.asarray(orders, dtype=np.float64)
+        q = self.sampling_probability
+        if q == 0:
+            return np.zeros(orders.shape)
+        if isinstance(self.mechanism, Gaussian):
+            if self.mechanism.noise_multiplier == 0:
+                return np.full(orders.shape, math.inf)
+            # Removing is the worse direction at every order (Mironov, Talwar and Zhang 2019, Theorem 5).
+            return mixture_renyi(orders, self.mechanism.noise_multiplier, [0.0, 1.0], [1 - q, q], reverse=False)
+        return np.maximum(*(_bounded_renyi(self, orders, pair) for pair in self.dominating_pairs(relation)))
+
+    def zcdp(self, relation: NeighboringRelation) -> float:
+        # Sampling never hurts (joint quasi-convexity), and for Gaussians no smaller rho holds at every order.
+        if self.sampling_probability == 0:
+            return 0.0
+        self._trivial(relation, "zCDP")
+        return self.mechanism.zcdp(relation)
+
+    def grouped(self, size: int) -> Mechanism:
+        if not isinstance(self.mechanism, Gaussian) or not self.mechanism.noise_multiplier:
+            return super().grouped(size)
+        q, members = self.sampling_probability, np.arange(size + 1)
+        weights = [math.comb(size, j) * q**j * (1 - q) ** (size - j) for j in range(size + 1)]
+        return MixtureOfGaussians(self.mechanism.noise_multiplier, tuple(members.tolist()), tuple(weights))
+
+
+def _bounded_renyi(mechanism: Mechanism, orders: Array, pair: DominatingPair) -> Array:
+    """Renyi divergences of a bounded loss, from a lattice law that dominates it: above truth by O(cell^2)."""
+    low, high = pair.loss_range
+    if pair.infinite_mass:
+        return np.full(orders.shape, math.inf)
+    if not (math.isfinite(low) and math.isfinite(high) and high < 700):
+        raise UnsupportedViewError(mechanism, "RDP", "its privacy loss is unbounded", ("pld",))
+    lattice = upper_lattice(pair, (high - low) / _RENYI_CELLS, low, high)
+    powers = np.where(np.isinf(orders), 1.0, orders - 1)[:, None]
+    kept = lattice.probabilities > 0
+    values, probabilities = lattice.values[kept], lattice.probabilities[kept]
+    moments = np.log(np.exp(powers * (values - high)) @ probabilities) / powers[:, 0] + high
+    return np.where(np.isinf(orders), high, np.clip(moments, 0.0, high))

@@ -1,0 +1,65 @@
+"""Renyi divergences between a location mixture of normals and the centred normal."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from dpkit.numerics.exponential import exp_remainder
+
+Array = NDArray[np.float64]
+
+# The trapezoid rule below is accurate to about 1e-14; bounds are rounded up by this much.
+_OUTWARD = 1e-11
+
+
+def log_likelihood_ratio(x: ArrayLike, sigma: float, locations: Array, log_weights: Array) -> Array:
+    """`log(dP/dQ)(x)` for P = sum_j w_j N(c_j, sigma^2), Q = N(0, sigma^2); `locations` (m,), shaped like `x`."""
+    x = np.asarray(x, dtype=np.float64)[..., None]
+    exponents = (2 * locations * x - locations**2) / (2 * sigma**2)
+    large = special.logsumexp(exponents + log_weights, axis=-1)
+    with np.errstate(over="ignore"):
+        excess = np.exp(log_weights) * np.expm1(exponents)
+    total = excess.sum(axis=-1)
+    # log1p keeps the digits of a ratio near one; logsumexp serves everywhere else.
+    return np.where(np.abs(total) < 0.5, np.log1p(np.clip(total, -0.5, 0.5)), large)
+
+
+def mixture_renyi(orders: ArrayLike, sigma: float, locations: ArrayLike, weights: ArrayLike, *, reverse: bool) -> Array:
+    """Upper bound on D_order(P||Q), or on D_order(Q||P) with `reverse`, within 1e-11 relative of the exact value.
+
+    P = sum_j w_j N(c_j, sigma^2) with 0 <= c_j, Q = N(0, sigma^2). With r = dP/dQ the divergence is
+    `log E_Q[r^a] / (order - 1)`, a = order (a = 1 - order reversed). The integrand is analytic in the strip
+    |Im x| < pi sigma^2 / max c and decays like a normal density, so the trapezoid rule converges exponentially
+    (Trefethen and Weideman 2014, Theorem 5.1); the step keeps its error below 1e-15.
+
+    Args:
+        orders: real orders > 1 (k,).
+        sigma: standard deviation, in the units of `locations`.
+        locations: component means (m,), >= 0.
+        weights: component probabilities (m,), summing to 1.
+
+    Returns:
+        Divergences (k,); `inf` where float64 overflows.
+    """
+    orders = np.atleast_1d(np.asarray(orders, dtype=np.float64))
+    locations = np.asarray(locations, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(np.asarray(weights, dtype=np.float64))
+    step = min(sigma / 8, sigma**2 / (4 * max(locations.max(), 1e-300)))
+    divergences = np.empty(orders.shape)
+    for i, order in enumerate(orders):
+        power = 1 - order if reverse else order
+        reach = 0.0 if reverse else order * locations.max()
+        low, high = -12 * sigma - (order * locations.max() if reverse else 0.0), 12 * sigma + reach
+        x = np.arange(math.floor(low / step), math.ceil(high / step) + 1) * step
+        log_ratio = log_likelihood_ratio(x, sigma, locations, log_weights)
+        log_density = -(x**2) / (2 * sigma**2) + math.log(step / (sigma * math.sqrt(2 * math.pi)))
+        log_moment = special.logsumexp(log_density + power * log_ratio)
+        if log_moment < 1:
+            # E[r^a] - 1 = E[r^a - 1 - a (r - 1)], a sum of non-negative terms, because E[r] = 1.
+            terms = exp_remainder(power * log_ratio) - power * exp_remainder(log_ratio)
+            log_moment = math.log1p(float(np.exp(log_density) @ np.maximum(terms, 0.0)))
+        divergences[i] = log_moment / (order - 1)
+    return divergences * (1 + _OUTWARD)
