@@ -57,10 +57,10 @@ def upper_lattice(pair: DominatingPair, step: float, low: float, high: float, of
     """
     first, last = math.floor((low - offset) / step), math.ceil((high - offset) / step) + 1
     edges = offset + step * np.arange(first, last + 1)
-    p, _, excess, error = _cells(pair, edges, edges[:-1])
+    cells = _cells(pair, edges, edges[:-1])
     # Within a cell P - e^edge Q = sum of p(x) (1 - e^(edge - x)), the share that must go to the upper end.
-    to_upper_end = np.maximum(excess + error, 0.0) / -math.expm1(-step)
-    widened = p * (1 + relative_error(p))
+    to_upper_end = np.maximum(cells.excess + cells.error, 0.0) / -math.expm1(-step)
+    widened = cells.p * (1 + relative_error(cells.p))
     # Survival on the lattice, P[loss >= edge]: what lies above the edge and what the cell below sends up to it.
     survival = np.concatenate([[1.0], widened[1:] + to_upper_end])
     survival = np.minimum.accumulate(np.minimum(survival, 1.0))
@@ -72,76 +72,100 @@ def upper_lattice(pair: DominatingPair, step: float, low: float, high: float, of
 def lower_lattice(
     pair: DominatingPair, step: float, low: float, high: float, offset: float = 0.0, tilt: float = 0.0
 ) -> LatticeLoss:
-    """A lattice law that the pair dominates: outcomes are merged cell by cell.
+    """A lattice law that the pair dominates: outcomes are merged until their losses fall on the lattice.
 
-    Merging all outcomes whose loss lies in a cell is post-processing, after which the cell has the loss
-    log(P(cell)/Q(cell)). Cell edges halfway between lattice points leave that loss O(step^2) from its point; moving each
-    edge by the mean of its two neighbours' misses leaves O(step^4), and raising the edges under the cells that still
-    fall short leaves almost nothing. What remains is met by one small downward shift of the whole lattice; a cell that
-    would need a larger one moves down a whole step instead. Mass above `high` moves down into the last cell and mass
-    below `low` is dropped.
+    Merging outcomes is post-processing. First all outcomes of a cell are merged, after which it has the loss
+    log(P(cell)/Q(cell)), within O(step^2) of its lattice point. Then a cell that falls short takes over just the
+    fraction of the next cell that lifts it to the point; one that overshoots is rounded down. The mean loss is kept but
+    for that rounding, so the lower law is within O(step^2) of the truth after any number of compositions. Mass above
+    `high` moves down into the last cell and mass below `low` is dropped.
 
     Args:
-        tilt: the exponent with which large losses matter, used only to choose the shift well.
+        tilt: the exponent with which large losses matter, used only to place the lattice well.
     """
     first, last = math.floor((low - offset) / step), math.ceil((high - offset) / step)
-    centers = offset + step * np.arange(first, last + 1)
-    edges = np.append(centers - step / 2, centers[-1] + step / 2)
-    miss, _ = _miss(*_cells(pair, edges, centers), centers)
+    points = offset + step * np.arange(first, last + 1)
+    edges = np.append(points - step / 2, points[-1] + step / 2)
+    cells = _cells(pair, edges, points)
+    # Sampling piles up mass at one loss; the lattice goes through it. Other edges move to bring losses onto points.
+    miss = _miss(cells, points)
+    heaviest = miss[int(np.argmax(_log_weights(cells, points, tilt)))]
+    offset, points, edges, miss = offset + heaviest, points + heaviest, edges + heaviest, miss - heaviest
     edges[1:-1] -= np.clip((miss[:-1] + miss[1:]) / 2, -step / 8, step / 8)
-    _, bound = _miss(*_cells(pair, edges, centers), centers)
-    # A cell's loss rises by about half of what its lower edge does.
-    edges[:-1] += np.clip(-2.1 * bound, 0.0, step / 8)
-    p, q, excess, error = _cells(pair, edges, centers)
-    _, bound = _miss(p, q, excess, error, centers)
-    need = np.minimum(-bound, centers - edges[:-1])
-    narrowed = p * (1 - relative_error(p))
-    narrowed = np.maximum.accumulate(narrowed[::-1])[::-1]
-    narrowed = np.maximum(narrowed - pair.infinite_mass, 0.0)
-    # Everything above the last edge joins the last cell.
+    cells = _cells(pair, edges, points)
+    shift = _best_shift(_miss(cells, points), _log_weights(cells, points, tilt), step, tilt)
+    return _lift(cells, points, shift, step, offset, first, pair.infinite_mass)
+
+
+def _lift(
+    cells: "_Cells", points: Array, shift: float, step: float, offset: float, first: int, infinite_mass: float
+) -> LatticeLoss:
+    """Merged cells moved onto the lattice `points + shift`, every comparison rounded towards smaller losses."""
+    q, growth = -np.diff(cells.q), np.exp(points)
+    error = cells.error + 4 * _ULP * growth * q
+    # P - e^target Q of each cell, and P - e^target Q of the cell above it at the same target: both from below.
+    surplus = cells.excess - math.expm1(shift) * growth * q - error
+    above = (cells.excess - math.expm1(shift - step) * growth * q - error)[1:]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        taken = np.where(surplus < 0, np.append(-surplus[:-1] / np.maximum(above, 0.0), np.inf), 0.0)
+    fails = ~(taken <= 1)
+    taken = np.where(fails, 0.0, taken)
+    narrowed = np.maximum.accumulate((cells.p * (1 - relative_error(cells.p)))[::-1])[::-1]
+    narrowed = np.maximum(narrowed - infinite_mass, 0.0)
     masses = narrowed[:-1] - np.append(narrowed[1:-1], 0.0)
-    shift = _best_shift(need, masses, centers, step, tilt)
-    moved = np.where(need > shift, masses, 0.0)
-    probabilities = np.append(0.0, masses - moved)
-    probabilities[:-1] += moved
-    return LatticeLoss(offset - shift, step, first - 1, probabilities, pair.infinite_mass * (1 - 64 * _ULP))
+    # A cell that cannot be lifted moves down one point; its loss exceeds its lower edge, which exceeds that point.
+    down = np.where(fails, masses * (1 - np.append(0.0, taken[:-1])), 0.0)
+    lifted = np.append(masses[1:], 0.0) * taken
+    stay = masses - np.append(0.0, lifted[:-1]) - down + lifted
+    probabilities = np.append(0.0, np.maximum(stay, 0.0))
+    probabilities[:-1] += down
+    return LatticeLoss(offset + shift, step, first - 1, probabilities, infinite_mass * (1 - 64 * _ULP))
 
 
-def _cells(pair: DominatingPair, edges: Array, anchors: Array) -> tuple[Array, Array, Array, Array]:
-    """P and Q above each edge; `P(cell) - e^anchor Q(cell)` for each cell and a bound on its error."""
+@dataclasses.dataclass(frozen=True)
+class _Cells:
+    """P and Q above each edge; for each cell P(cell) - e^anchor Q(cell) and a bound on its error."""
+
+    p: Array
+    q: Array
+    excess: Array
+    error: Array
+
+
+def _cells(pair: DominatingPair, edges: Array, anchors: Array) -> _Cells:
     p, q = pair.sf(edges)
     gain = pair.advantage(edges)
     growth = np.expm1(anchors)
     excess = -np.diff(gain) + growth * np.diff(q)
-    error = relative_error(p) * np.abs(gain), relative_error(q) * q
-    return p, q, excess, _pairwise(error[0]) + np.abs(growth) * _pairwise(error[1])
+    error = _pairwise(relative_error(p) * np.abs(gain)) + np.abs(growth) * _pairwise(relative_error(q) * q)
+    return _Cells(p, q, excess, error)
 
 
-def _miss(p: Array, q: Array, excess: Array, error: Array, centers: Array) -> tuple[Array, Array]:
-    """log(P(cell)/Q(cell)) minus the cell's lattice point: an estimate, and a lower bound (-inf where unknown)."""
+def _miss(cells: _Cells, points: Array) -> Array:
+    """Estimate of log(P(cell)/Q(cell)) minus the cell's lattice point."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        growth = np.exp(centers)
-        estimate = np.log1p(excess / (-np.diff(q) * growth))
-        lower_q = (-np.diff(q) - _pairwise(relative_error(q) * q)) * growth
-        # P(cell) >= e^(center - s) Q(cell) whenever excess >= -(1 - e^-s) e^center Q(cell).
-        bound = np.log1p(np.clip((excess - error) / lower_q, -1.0, 0.0))
-    return np.where(np.isfinite(estimate), estimate, 0.0), np.where(lower_q > 0, bound, -np.inf)
+        miss = np.log1p(cells.excess / (-np.diff(cells.q) * np.exp(points)))
+    return np.where(np.isfinite(miss), miss, 0.0)
+
+
+def _log_weights(cells: _Cells, points: Array, tilt: float) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(np.maximum(-np.diff(cells.p), 0.0)) + tilt * points
 
 
 def _pairwise(values: Array) -> Array:
     return values[:-1] + values[1:]
 
 
-def _best_shift(need: Array, masses: Array, centers: Array, step: float, tilt: float) -> float:
-    """The shift that loses least: itself, plus a whole step for the tilted mass of the cells that need more."""
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(masses) + tilt * centers
-    top = log_weights.max()
-    if top == -math.inf:
-        return 0.0
-    weights = np.exp(log_weights - top)
-    total = weights.sum()
-    order = np.argsort(need)
-    moved = 1 - np.cumsum(weights[order]) / total
-    cost = need[order] + step * np.maximum(moved, 0.0)
-    return float(need[order][np.argmin(cost)])
+def _best_shift(miss: Array, log_weights: Array, step: float, tilt: float) -> float:
+    """Where to put the lattice: overshooting cells lose the overshoot, lifted ones the square of what they take."""
+    weights = np.exp(log_weights - log_weights.max())
+    candidates = np.append(np.quantile(miss, (0.01, 0.1, 0.5, 0.9, 0.99)), miss[int(np.argmax(weights))])
+    next_weights = np.append(weights[1:], 0.0) * math.exp(-tilt * step)
+
+    def cost(shift: float) -> float:
+        short = shift - miss
+        unliftable = short * weights > step * next_weights
+        return float(weights @ np.where(short < 0, -short, np.where(unliftable, step, short * step * (tilt + 1))))
+
+    return float(min(candidates, key=cost))

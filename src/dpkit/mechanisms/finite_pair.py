@@ -35,7 +35,8 @@ class FinitePair(DominatingPair):
         above = np.searchsorted(losses, loss, side="right")
         # From above while losses are positive, from below (what Q has more of) while they are negative.
         from_above = _suffix_sums(gain) + self.infinite_probability
-        only_q = max(0.0, 1.0 - math.fsum(p * np.exp(-losses))) if self.infinite_probability else 0.0
+        only_q = 1.0 - math.fsum(p * np.exp(-losses))
+        only_q = only_q if only_q > 1e-12 else 0.0  # less is rounding
         from_below = np.concatenate([[0.0], np.cumsum(-gain)]) + only_q
         value = np.where(loss >= 0, from_above[above], from_below[above])
         return np.where(np.isposinf(loss), 0.0, value)

@@ -67,9 +67,7 @@ class Gaussian(Mechanism):
     noise_multiplier: float
 
     def __post_init__(self):
-        object.__setattr__(
-            self, "noise_multiplier", validation.non_negative("noise_multiplier", self.noise_multiplier)
-        )
+        object.__setattr__(self, "noise_multiplier", validation.non_negative("noise_multiplier", self.noise_multiplier))
 
     def _mu(self, relation: NeighboringRelation) -> float:
         sensitivity = NeighboringRelation(relation).sensitivity

@@ -82,9 +82,7 @@ class Laplace(Mechanism):
     noise_multiplier: float
 
     def __post_init__(self):
-        object.__setattr__(
-            self, "noise_multiplier", validation.non_negative("noise_multiplier", self.noise_multiplier)
-        )
+        object.__setattr__(self, "noise_multiplier", validation.non_negative("noise_multiplier", self.noise_multiplier))
 
     def _pure(self, relation: NeighboringRelation) -> float:
         sensitivity = NeighboringRelation(relation).sensitivity

@@ -137,7 +137,8 @@ class MixtureOfGaussians(Mechanism):
             )
         if abs(math.fsum(probabilities) - 1) > 1e-9:
             raise ValueError(f"probabilities must sum to 1, got {math.fsum(probabilities)}")
-        total = math.fsum(probabilities)
+        # A sum within rounding of 1 stays as it is, so that a mixture built from a mixture is the same mixture.
+        total = 1.0 if abs(math.fsum(probabilities) - 1) < 1e-15 else math.fsum(probabilities)
         kept = [(c, p / total) for c, p in zip(sensitivities, probabilities, strict=True) if p > 0]
         object.__setattr__(self, "sensitivities", tuple(c for c, _ in kept))
         object.__setattr__(self, "probabilities", tuple(p for _, p in kept))
@@ -145,8 +146,9 @@ class MixtureOfGaussians(Mechanism):
     def _check(self, relation: NeighboringRelation, view: str) -> None:
         if NeighboringRelation(relation) is NeighboringRelation.REPLACE_ONE:
             raise UnsupportedViewError(
-                self, view, "a random sensitivity under replace_one is not proved; use add_or_remove_one or "
-                "replace_special"
+                self,
+                view,
+                "a random sensitivity under replace_one is not proved; use add_or_remove_one or replace_special",
             )
 
     def dominating_pairs(self, relation: NeighboringRelation) -> tuple[DominatingPair, DominatingPair]:

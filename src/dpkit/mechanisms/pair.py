@@ -82,9 +82,12 @@ class SampledPair(DominatingPair):
         """
         loss = np.asarray(loss, dtype=np.float64)
         q = self.sampling_probability
+        loss = -loss if self.adding else loss
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            # Dividing first keeps digits when both e^loss - 1 and q are small.
-            inner = np.log1p(np.maximum(np.expm1(-loss if self.adding else loss) / q, -1.0))
+            # Dividing first keeps digits when both e^loss - 1 and q are small; below -log 2, where q > 1/2, 1 - q is exact.
+            near = np.log1p(np.maximum(np.expm1(loss) / q, -1.0))
+            far = np.log(np.maximum(np.exp(loss) - (1 - q), 0.0) / q)
+            inner = np.where(loss > -math.log(2), near, far)
         return -inner if self.adding else inner
 
     def sf(self, loss: ArrayLike) -> tuple[Array, Array]:
@@ -92,10 +95,16 @@ class SampledPair(DominatingPair):
         q = self.sampling_probability
         if self.adding:
             return first, (1 - q) * first + q * second
-        return (1 - q) * second + q * first, second
+        below = self._below_range(loss)
+        return np.where(below, 1.0, (1 - q) * second + q * first), np.where(below, 1.0, second)
 
     def advantage(self, loss: ArrayLike) -> Array:
-        return self.sampling_probability * self.base.advantage(self._base_loss(loss))
+        value = self.sampling_probability * self.base.advantage(self._base_loss(loss))
+        return value if self.adding else np.where(self._below_range(loss), 0.0, value)
+
+    def _below_range(self, loss: ArrayLike) -> NDArray[np.bool_]:
+        """Removing, every outcome has a loss of at least log(1 - q)."""
+        return np.asarray(loss) < np.log1p(-self.sampling_probability)
 
     def delta(self, epsilon: float) -> float:
         q = self.sampling_probability
@@ -111,12 +120,24 @@ class SampledPair(DominatingPair):
 
     @property
     def loss_range(self) -> tuple[float, float]:
-        low, high = (self._sampled_loss(x) for x in self.base.loss_range)
-        return low, high
+        low, high = self.base.loss_range
+        if self._only_second:
+            low = -math.inf
+        if self.adding and self.base.infinite_mass:
+            high = math.inf
+        return self._sampled_loss(low), self._sampled_loss(high)
 
     @property
     def atoms(self) -> tuple[float, ...]:
-        return tuple(self._sampled_loss(x) for x in self.base.atoms)
+        # Outcomes that only one side of the base can produce become outcomes of finite loss.
+        below = (-math.inf,) if self._only_second and not self.adding else ()
+        above = (math.inf,) if self.adding and self.base.infinite_mass else ()
+        return tuple(self._sampled_loss(x) for x in (*below, *self.base.atoms, *above))
+
+    @property
+    def _only_second(self) -> bool:
+        """Whether the base's second law has outcomes that its first law lacks."""
+        return float(self.base.sf(-math.inf)[1]) < 1 - 1e-9
 
     @property
     def infinite_mass(self) -> float:

@@ -53,8 +53,9 @@ class RandomizedResponse(Mechanism):
         relation, p, k = NeighboringRelation(relation), self.noise_parameter, self.num_buckets
         if relation is NeighboringRelation.ADD_OR_REMOVE_ONE:
             raise UnsupportedViewError(
-                self, "dominating-pair", "a missing report shows that its unit is absent; use replace_one or "
-                "replace_special"
+                self,
+                "dominating-pair",
+                "a missing report shows that its unit is absent; use replace_one or replace_special",
             )
         if p == 1:
             return IDENTICAL, IDENTICAL

@@ -48,7 +48,9 @@ class PoissonSampled(Mechanism):
     def __post_init__(self):
         check_mechanism(self.mechanism)
         if isinstance(self.mechanism, Composed):
-            raise ValueError("mechanism must be elementary, got a composition; sample each part and compose the results")
+            raise ValueError(
+                "mechanism must be elementary, got a composition; sample each part and compose the results"
+            )
         object.__setattr__(
             self, "sampling_probability", validation.probability("sampling_probability", self.sampling_probability)
         )
@@ -59,8 +61,10 @@ class PoissonSampled(Mechanism):
             return True
         if NeighboringRelation(relation) is NeighboringRelation.REPLACE_ONE:
             raise UnsupportedViewError(
-                self, view, "Poisson sampling under replace_one is not add-or-remove with twice the sensitivity; use "
-                "add_or_remove_one or replace_special"
+                self,
+                view,
+                "Poisson sampling under replace_one is not add-or-remove with twice the sensitivity; use "
+                "add_or_remove_one or replace_special",
             )
         return False
 

@@ -50,6 +50,10 @@ def mixture_renyi(orders: ArrayLike, sigma: float, locations: ArrayLike, weights
     step = min(sigma / 8, sigma**2 / (4 * max(locations.max(), 1e-300)))
     divergences = np.empty(orders.shape)
     for i, order in enumerate(orders):
+        if math.isinf(order):
+            still = float(np.exp(log_weights[locations == 0]).sum())
+            divergences[i] = -math.log(still) if reverse and still else math.inf
+            continue
         power = 1 - order if reverse else order
         reach = 0.0 if reverse else order * locations.max()
         low, high = -12 * sigma - (order * locations.max() if reverse else 0.0), 12 * sigma + reach
@@ -58,8 +62,17 @@ def mixture_renyi(orders: ArrayLike, sigma: float, locations: ArrayLike, weights
         log_density = -(x**2) / (2 * sigma**2) + math.log(step / (sigma * math.sqrt(2 * math.pi)))
         log_moment = special.logsumexp(log_density + power * log_ratio)
         if log_moment < 1:
-            # E[r^a] - 1 = E[r^a - 1 - a (r - 1)], a sum of non-negative terms, because E[r] = 1.
-            terms = exp_remainder(power * log_ratio) - power * exp_remainder(log_ratio)
-            log_moment = math.log1p(float(np.exp(log_density) @ np.maximum(terms, 0.0)))
+            log_moment = math.log1p(float(_excess(log_density, log_ratio, power).sum()))
         divergences[i] = log_moment / (order - 1)
     return divergences * (1 + _OUTWARD)
+
+
+def _excess(log_density: Array, log_ratio: Array, power: float) -> Array:
+    """Terms of E[r^a] - 1 = E[r^a - 1 - a (r - 1)], all non-negative, because E[r] = 1."""
+    near = np.abs(power * log_ratio) < 0.5
+    close = np.where(near, log_ratio, 0.0)
+    small = np.exp(log_density) * (exp_remainder(power * close) - power * exp_remainder(close))
+    # Far from r = 1 the density joins the exponent, because r^a alone may overflow.
+    density = np.exp(log_density)
+    large = np.exp(log_density + power * log_ratio) - density - power * (np.exp(log_density + log_ratio) - density)
+    return np.maximum(np.where(near, small, large), 0.0)

@@ -1,0 +1,6 @@
+"""`python -m dpkit`."""
+
+from dpkit.cli import main
+
+if __name__ == "__main__":
+    main()

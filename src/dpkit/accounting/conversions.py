@@ -1,0 +1,101 @@
+"""From Renyi divergences to (epsilon, delta)."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+RenyiCurve = Callable[[Array], Array]
+"""Maps orders > 1 (k,) to upper bounds on the Renyi divergence (k,)."""
+
+# Relative outward rounding of a Renyi bound: more than the accuracy every `rdp` view promises.
+_OUTWARD = 1e-10
+_COARSE = 0.25
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A bound and the order it was reached at (`inf` for the max divergence, None where no order was needed)."""
+
+    value: float
+    order: float | None
+
+
+def epsilon_from_renyi(divergence: Array, orders: Array, delta: float) -> Array:
+    """Least epsilon that D_order <= divergence implies at `delta` in (0, 1), before clipping at 0.
+
+    References: Canonne, Kamath and Steinke (2020), Proposition 12; Balle et al. (2020), Theorem 21.
+    """
+    return divergence + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
+
+
+def log_delta_from_renyi(divergence: Array, orders: Array, epsilon: float) -> Array:
+    """Log of the least delta that D_order <= divergence implies at `epsilon`, before clipping at 0."""
+    return (orders - 1) * (divergence - epsilon + np.log1p(-1 / orders)) - np.log(orders)
+
+
+def renyi_epsilon(curve: RenyiCurve, delta: float) -> Converted:
+    """The smallest epsilon over all orders, continuous; `inf` where no order gives one."""
+    pure = float(curve(np.array([math.inf]))[0])
+    if delta == 1:
+        return Converted(0.0, None)
+    best = Converted(pure, math.inf)
+    if delta == 0 or pure == 0:
+        return best
+
+    def objective(orders: Array) -> Array:
+        divergence = curve(orders) * (1 + _OUTWARD)
+        value = epsilon_from_renyi(divergence, orders, delta)
+        # Bretagnolle-Huber: total variation is at most sqrt(1 - e^-KL), so a small divergence gives epsilon 0.
+        return np.where(delta**2 + np.expm1(-divergence) > 0, -np.inf, value)
+
+    order, value = _minimise(objective)
+    value += 8 * 2.0**-52 * (abs(value) + (2 - math.log(delta)) / (order - 1))
+    return min(Converted(max(value, 0.0), order), best, key=lambda c: c.value)
+
+
+def renyi_delta(curve: RenyiCurve, epsilon: float) -> Converted:
+    """The smallest delta over all orders, continuous."""
+    if curve(np.array([math.inf]))[0] <= epsilon:
+        return Converted(0.0, math.inf)
+
+    def objective(orders: Array) -> Array:
+        divergence = curve(orders) * (1 + _OUTWARD)
+        with np.errstate(divide="ignore"):
+            total_variation = np.log(-np.expm1(-divergence)) / 2
+        return np.minimum(log_delta_from_renyi(divergence, orders, epsilon), total_variation)
+
+    order, value = _minimise(objective)
+    return Converted(min(1.0, math.exp(min(value + 1e-12 * (1 + abs(value)), 0.0))), order)
+
+
+def _minimise(objective: Callable[[Array], Array]) -> tuple[float, float]:
+    """(order, value) of the least value over orders > 1: a walk in log(order - 1), then golden section.
+
+    Every order gives a valid bound, so stopping early costs tightness, never soundness.
+    """
+    points: list[float] = []
+    values: list[float] = []
+    start = math.log(0.01)
+    while True:
+        chunk = start + _COARSE * np.arange(len(points), len(points) + 8)
+        points += chunk.tolist()
+        values += objective(1 + np.exp(chunk)).tolist()
+        best = int(np.argmin(values))
+        if values[best] == -math.inf or len(points) - best > 8 or points[-1] > 25:
+            break
+    if not math.isfinite(values[best]):
+        return 1 + math.exp(points[best]), values[best]
+    low, high = points[best] - _COARSE, points[best] + _COARSE
+    for _ in range(12):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        pair = objective(1 + np.exp(np.array([left, right])))
+        points += [left, right]
+        values += pair.tolist()
+        low, high = (low, right) if pair[0] <= pair[1] else (left, high)
+    best = int(np.argmin(values))
+    return 1 + math.exp(points[best]), values[best]

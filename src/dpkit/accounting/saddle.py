@@ -1,0 +1,97 @@
+"""Where the answer of a composition lies: estimates that steer its computation and never enter its result."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from dpkit.accounting.convolution import TailCurve
+
+Array = NDArray[np.float64]
+Law = tuple[Array, Array]
+"""Losses and the logs of their P-probabilities."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What is asked of a run: epsilon at a delta, or delta at an epsilon, and how tightly."""
+
+    tolerance: float
+    max_memory: float
+    delta: float | None = None
+    epsilon: float | None = None
+
+    def wide(self, lower: float, upper: float) -> float:
+        """Width over allowed width; at most 1 is tight enough. Near zero the allowance becomes absolute."""
+        if math.isinf(upper):
+            return 0.0 if math.isinf(lower) else math.inf
+        if self.delta is not None:
+            return (upper - lower) / (self.tolerance * max(upper, self.tolerance))
+        return (upper - lower) / (self.tolerance * upper) if upper > 0 else 0.0
+
+    def answer(self, above: TailCurve, below: TailCurve) -> tuple[float, float]:
+        if self.delta is not None:
+            upper = above.upper_epsilon(self.delta)
+            return min(below.lower_epsilon(self.delta), upper), upper
+        assert self.epsilon is not None
+        upper = above.upper_delta(self.epsilon)
+        return min(below.lower_delta(self.epsilon), upper), upper
+
+
+@dataclasses.dataclass(frozen=True)
+class Saddle:
+    """The tilt at which the tilted law centres on the answer, and the answer itself as the Renyi conversion sees it."""
+
+    tilt: float
+    epsilon: float
+    log_delta: float
+    total: int
+
+    @classmethod
+    def search(cls, laws: Sequence[Law], counts: Sequence[int], target: Target) -> "Saddle":
+        """From scratch, to a few per cent of the tilt."""
+        logs = np.arange(-14.0, 25.0, 0.5)
+        return _best(laws, counts, target, logs).sharpen(laws, counts, target)
+
+    def sharpen(self, laws: Sequence[Law], counts: Sequence[int], target: Target) -> "Saddle":
+        """Once more on better laws, starting from this one."""
+        middle = math.log(self.tilt)
+        nearby = _best(laws, counts, target, middle + np.array([-0.4, -0.2, 0.0, 0.2, 0.4]))
+        return _best(laws, counts, target, math.log(nearby.tilt) + np.array([-0.1, -0.05, 0.0, 0.05, 0.1]))
+
+    def budget(self, target: Target) -> float:
+        """Probability that may move to infinity: a small part of the allowed change of delta."""
+        return math.exp(max(self.log_delta, -650.0)) * min(1e-2, 0.03 * target.tolerance)
+
+    def first_step(self, target: Target) -> float:
+        """From the second-order gap of the two lattice laws: about (tilt + 1) total step^2 / 6 in epsilon."""
+        allowed = target.tolerance * max(self.epsilon, target.tolerance)
+        if target.epsilon is not None:
+            allowed = target.tolerance / self.tilt
+        return math.sqrt(3 * allowed / ((self.tilt + 1) * self.total))
+
+
+def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts: Array) -> Saddle:
+    """The best tilt among candidates: least epsilon at a given delta, least delta at a given epsilon."""
+    tilts = np.exp(log_tilts)
+    cumulants = np.zeros(len(tilts))
+    for (losses, logs), count in zip(laws, counts, strict=True):
+        cumulants += [count * float(special.logsumexp(tilt * losses + logs)) for tilt in tilts]
+    constants = tilts * np.log(tilts / (1 + tilts)) - np.log1p(tilts)
+    log_delta = None
+    if target.delta is not None:
+        epsilons = (cumulants - math.log(target.delta) + constants) / tilts
+        best = int(np.argmin(epsilons))
+        epsilon, log_delta = float(epsilons[best]), math.log(target.delta)
+    else:
+        epsilon = target.epsilon
+    if log_delta is None or epsilon < 0:
+        # A negative estimate means epsilon 0; the tilt that matters is the one of delta(0).
+        epsilon = max(epsilon or 0.0, 0.0)
+        log_deltas = cumulants - tilts * epsilon + constants
+        best = int(np.argmin(log_deltas))
+        log_delta = float(log_deltas[best]) if log_delta is None else log_delta
+    return Saddle(float(tilts[best]), epsilon, log_delta, sum(counts))

@@ -1,0 +1,86 @@
+"""Tables for the terminal: readable at 80 columns, without colour codes when piped."""
+
+import itertools
+import math
+import textwrap
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dpkit.accounting.base import Bounds
+from dpkit.training.summary import Summary, interval, rounded_down, rounded_up
+
+_NAMES = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP"}
+_WIDEST = 100
+
+
+def print_summary(summary: Summary, title: str) -> None:
+    """Prints the numbers, the guarantee in words, its assumptions and the warnings.
+
+    Args:
+        summary: the numbers of a run.
+        title: what stands above them.
+    """
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in itertools.chain(_epsilons(summary), _settings(summary)):
+        # Text, because a file name or a reason may hold what rich would take for markup.
+        table.add_row(Text(label), Text(value))
+    console.print(table)
+    width = min(console.width, _WIDEST)
+    typer.echo("\n" + textwrap.fill(summary.guarantee, width))
+    for heading, lines in (("This holds if:", summary.plan.assumptions), ("Warnings:", summary.warnings)):
+        if lines:
+            typer.echo(f"\n{heading}")
+        for line in lines:
+            typer.echo(textwrap.fill(line, width, initial_indent="  - ", subsequent_indent="    "))
+
+
+def _epsilons(summary: Summary) -> list[tuple[str, str]]:
+    chosen = summary.plan.config.privacy.accountant
+    names = sorted(summary.by_accountant, key=lambda name: name != chosen)
+    rows = []
+    for name in names:
+        value = _epsilon(name, summary.by_accountant[name])
+        if name == "zcdp" and summary.plan.sampling_probability is not None:
+            value += ", taking no credit for sampling"
+        if name == chosen:
+            value += ": the upper end is the guarantee" if name == "pld" else ": the guarantee"
+        rows.append((f"epsilon ({_NAMES[name]})", value))
+    return rows
+
+
+def _epsilon(name: str, bounds: Bounds | str) -> str:
+    if isinstance(bounds, str):
+        return f"does not apply: {bounds}"
+    if name == "pld":
+        return interval(bounds)
+    order = "" if bounds.order is None or math.isinf(bounds.upper) else rounded_down(bounds.order, 4)
+    return f"<= {rounded_up(bounds.upper)}" + (f" (best order {order})" if order else "")
+
+
+def _settings(summary: Summary) -> list[tuple[str, str]]:
+    plan = summary.plan
+    config = plan.config
+    probability = "no amplification claimed"
+    if plan.sampling_probability is not None:
+        probability = f"{plan.sampling_probability:.6g} = {config.training.batch_size:,} / {config.data.population:,}"
+    rho = config.mechanism.rho
+    noise = f"{plan.noise_multiplier}" if rho is None else f"not used; rho = {rho} per step"
+    rows = [
+        ("delta", f"{plan.delta:g}"),
+        ("relation", str(plan.relation)),
+        ("privacy unit", f"{plan.unit} ({config.data.population:,} of them)"),
+        ("sampling", config.training.sampling),
+        ("sampling probability", probability),
+        ("iterations", f"{plan.iterations:,} ({plan.iterations_rule})"),
+        ("mechanism", config.mechanism.kind),
+        ("noise multiplier", noise),
+    ]
+    if plan.participations is not None:
+        rows.insert(6, (f"steps per {plan.unit}", f"at most {plan.participations:,}"))
+    return rows

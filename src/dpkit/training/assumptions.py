@@ -1,0 +1,148 @@
+"""What must be true of a run for its numbers to hold, and what their reader must know, in plain words."""
+
+from collections.abc import Iterator
+
+from dpkit.relations import NeighboringRelation
+from dpkit.training.config import TrainingConfig
+from dpkit.training.participation import participations, passes, plain, sampling_probability
+
+_SMALL_NOISE = 0.2
+_RUN = (
+    "At most the stated number of steps is run, and the settings above (also the number of units they were derived "
+    "from) were fixed without looking at the data.",
+    "The numbers cover the release of every step's noisy output, hence of every checkpoint and the final model, and "
+    "nothing else: hyperparameter tuning, statistics and evaluations on the same data are not included.",
+)
+
+
+def assumptions(config: TrainingConfig) -> tuple[str, ...]:
+    """Everything the guarantee depends on that dpkit cannot see, most often violated first."""
+    return (*_sampling(config), *_release(config), *_contribution(config), *_RUN)
+
+
+def plural(config: TrainingConfig) -> str:
+    """The privacy units, in the plural."""
+    return f"{config.data.unit}s"
+
+
+def times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def _sampling(config: TrainingConfig) -> Iterator[str]:
+    training, unit = config.training, config.data.unit
+    count = participations(config)
+    if count is None:
+        yield (
+            f"Every step draws a fresh Poisson sample: each {unit} joins independently of all others and of all other "
+            f"steps with probability {training.batch_size:,}/{config.data.population:,} = "
+            f"{sampling_probability(config):.6g}. Shuffled or fixed-size batches do not qualify."
+        )
+        yield f"Nobody learns which {plural(config)} a batch held, nor how many, except through the noisy output."
+        return
+    if training.sampling == "full_batch":
+        yield f"Every step uses every {unit}; no amplification by sampling is claimed."
+        return
+    if training.sampling == "shuffle":
+        made = f"{times(count)} in all"
+        if training.epochs is not None:
+            made += f", because the run stops after {plain(training.epochs)} passes over the data"
+        yield (
+            f"A pass over the shuffled data uses each {unit} in at most one batch and no batch spans two passes, so "
+            f"each takes part at most {made}."
+        )
+    else:
+        most = training.max_participations
+        limit = "" if most is None else f", and no {unit} takes part more than {times(most)}"
+        yield (
+            f"The numbers of any two steps that use the same {unit} differ by at least {training.min_sep:,}{limit}; so "
+            f"each takes part at most {times(count)}."
+        )
+    if config.privacy.relation is NeighboringRelation.ADD_OR_REMOVE_ONE:
+        yield (
+            f"Adding or removing a {unit} leaves every other {unit} in the batches where it was (its record is blanked "
+            'rather than dropped before batching); relation = "replace_special" states this directly.'
+        )
+
+
+def _release(config: TrainingConfig) -> Iterator[str]:
+    mechanism, unit = config.mechanism, config.data.unit
+    if mechanism.kind == "zcdp":
+        yield (
+            f"Each step is {mechanism.rho}-zCDP for one {unit} under {config.privacy.relation}, as its authors "
+            "proved; dpkit takes their word for it."
+        )
+        return
+    scale = "standard deviation" if mechanism.kind == "gaussian" else "scale"
+    bound = "the clip norm" if mechanism.l2_clip_norm is None else f"the clip norm {mechanism.l2_clip_norm}"
+    fresh = f"fresh {mechanism.kind.capitalize()} noise of {scale} {mechanism.noise_multiplier} times {bound}"
+    if config.training.sampling == "poisson":
+        yield (
+            f"Every step adds {fresh} to the sum of the clipped contributions, and then divides, if at all, by the "
+            f"expected batch size {config.training.batch_size:,}, never by the number that happened to be drawn; an "
+            "empty batch still releases noise."
+        )
+    else:
+        yield f"Every step adds {fresh} to the sum of the clipped contributions, and divides, if at all, by a constant."
+    if mechanism.kind == "laplace":
+        yield "The noisy sum is a single number: several coordinates would need an L1 bound and another analysis."
+    yield (
+        "Noise is independent between steps and coordinates, its random seed stays secret, and it is real-valued: what "
+        "floating-point samplers leak is not covered."
+    )
+
+
+def _contribution(config: TrainingConfig) -> Iterator[str]:
+    if config.mechanism.kind == "zcdp":
+        return
+    unit, clip = config.data.unit, config.mechanism.l2_clip_norm
+    size = "size" if config.mechanism.kind == "laplace" else "L2 norm"
+    bound = "the clip norm" if clip is None else f"the clip norm {clip}"
+    if unit == "example":
+        yield f"Each example's contribution to a step is clipped by itself to {size} at most {bound}."
+    else:
+        yield (
+            f"All data of a {unit} in a step form one contribution, clipped to {size} at most {bound}, and no two "
+            f"{unit}s share data."
+        )
+    yield (
+        f"No contribution depends on other {unit}s except through noisy outputs (batch normalization, for instance, "
+        "breaks this)."
+    )
+
+
+def warnings(config: TrainingConfig) -> tuple[str, ...]:
+    """What the reader of any number about this run must know."""
+    return tuple(_warnings(config))
+
+
+def _warnings(config: TrainingConfig) -> Iterator[str]:
+    population, delta, training = config.data.population, config.privacy.delta, config.training
+    if delta * population >= 1:
+        yield (
+            f"delta = {delta:g} is not below 1/{population:,} = {1 / population:.2g}: publishing one random "
+            f"{config.data.unit} in full would satisfy such a guarantee. Choose a delta well below that."
+        )
+    noise = config.mechanism.noise_multiplier
+    if noise == 0:
+        yield "noise_multiplier = 0 adds no noise, and so protects nobody."
+    elif noise is not None and noise < _SMALL_NOISE:
+        yield f"noise_multiplier = {noise} is tiny: one step by itself gives a participating {config.data.unit} away."
+    if training.sampling == "full_batch" and training.batch_size not in (None, population):
+        yield (
+            f"batch_size = {training.batch_size:,} contradicts full_batch, where every step uses all {population:,} "
+            f"{plural(config)}; the accounting follows full_batch."
+        )
+    if training.sampling != "shuffle":
+        return
+    yield (
+        "Shuffled batches: no amplification by sampling is claimed, because none is proved here for this sampler. If "
+        'the code can sample each batch by independent coin flips, do so and write sampling = "poisson".'
+    )
+    counted, begun = participations(config) or 0, passes(config)
+    if training.epochs is not None and begun > counted:
+        yield (
+            f"Counted as {plain(training.epochs)} passes. A loop of {config.iterations:,} steps could use a "
+            f"{config.data.unit} {begun:,} times; if the code counts steps, write iterations = {config.iterations} "
+            "instead of epochs."
+        )

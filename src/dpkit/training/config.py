@@ -1,0 +1,277 @@
+"""The training config: what a person writes, checked once at the boundary."""
+
+import math
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Self
+
+import pydantic
+from pydantic import Field
+
+from dpkit.training import fields
+from dpkit.training.contradictions import contradictions
+from dpkit.training.problems import ABSENT, ConfigError, Problem, as_toml, nearest
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSection(_Section):
+    """`[data]`: who is protected, and how many of them there are."""
+
+    unit: fields.Unit = Field(description="the privacy unit: example, user, device or provider", examples=["example"])
+    examples: fields.Whole | None = Field(default=None, description="how many examples there are", examples=[60_000])
+    users: fields.Whole | None = Field(default=None, description="how many units there are", examples=[10_000])
+
+    @property
+    def population(self) -> int:
+        """How many privacy units there are."""
+        return (self.examples if self.unit == "example" else self.users) or 0
+
+
+class TrainingSection(_Section):
+    """`[training]`: how often, and how, units take part."""
+
+    sampling: fields.Sampler = Field(
+        description="how batches are drawn: poisson, shuffle, full_batch or min_sep", examples=["poisson"]
+    )
+    batch_size: fields.Whole | None = Field(default=None, description="expected under Poisson sampling", examples=[256])
+    iterations: fields.Whole | None = Field(default=None, description="how many steps are run", examples=[14_063])
+    epochs: fields.Exact | None = Field(default=None, description="passes over the data, whole or not", examples=[60])
+    min_sep: fields.Whole | None = Field(
+        None, description="least number of steps from one participation to the next", examples=[342]
+    )
+    max_participations: fields.Whole | None = Field(default=None, description="most steps one unit is in", examples=[6])
+
+
+class MechanismSection(_Section):
+    """`[mechanism]`: what each step adds."""
+
+    kind: fields.Kind = Field(description="gaussian, laplace or zcdp", examples=["gaussian"])
+    noise_multiplier: fields.NonNegative | None = Field(
+        None, description="noise standard deviation (Laplace: scale) over the clip norm", examples=[1.1]
+    )
+    l2_clip_norm: fields.Positive | None = Field(
+        None, description="largest norm of one unit's contribution", examples=[1.0]
+    )
+    rho: fields.NonNegative | None = Field(default=None, description="the proved zCDP of one step", examples=[0.81])
+
+
+class PrivacySection(_Section):
+    """`[privacy]`: what is guaranteed, and how it is accounted for."""
+
+    delta: fields.Delta = Field(description="well below one over the number of units", examples=[1e-5])
+    relation: fields.Relation = Field(
+        description="add_or_remove_one, replace_one or replace_special", examples=["add_or_remove_one"]
+    )
+    accountant: fields.Accountant = Field(default="pld", description="pld, rdp or zcdp", examples=["pld"])
+
+
+class ReportSection(_Section):
+    """`[report]`: free text, for what no number can answer. Every key is optional."""
+
+    title: fields.Text | None = Field(default=None, examples=["MNIST with DP-SGD"])
+    setting: fields.Text | None = Field(default=None, examples=["central; the training cluster is trusted"])
+    data_accesses: fields.Text | None = Field(default=None, examples=["this one run; nothing else read the data"])
+    output: fields.Text | None = Field(default=None, examples=["the final model only"])
+    contribution: fields.Text | None = Field(default=None, examples=["one image with its label"])
+    sampling_in_code: fields.Text | None = Field(default=None, examples=["Poisson, as accounted for"])
+    tuning: fields.Text | None = Field(default=None, examples=["on public data only"])
+    floating_point: fields.Text | None = Field(default=None, examples=["float32 Gaussian noise, not hardened"])
+    code: fields.Text | None = Field(default=None, examples=["https://example.org/train at commit 1234567"])
+    audit: fields.Text | None = Field(default=None, examples=["one-run audit: epsilon >= 0.4 at 95 %"])
+
+
+class TrainingConfig(_Section):
+    """A training run as its author describes it; `dpkit.training.plan` derives the rest.
+
+    Build it with `load_config`, or with `TrainingConfig.parse` from the same tables as a dict, so that every mistake is
+    reported at once.
+
+    >>> config = TrainingConfig.parse({
+    ...     "data": {"examples": 60_000, "unit": "example"},
+    ...     "training": {"batch_size": 256, "epochs": 60, "sampling": "poisson"},
+    ...     "mechanism": {"kind": "gaussian", "noise_multiplier": 1.1, "l2_clip_norm": 1.0},
+    ...     "privacy": {"delta": 1e-5, "relation": "add_or_remove_one", "accountant": "pld"},
+    ... })
+    >>> config.iterations
+    14063
+    """
+
+    data: DataSection
+    training: TrainingSection
+    mechanism: MechanismSection
+    privacy: PrivacySection
+    report: ReportSection = Field(default_factory=ReportSection)
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = {f"{table}.{key}": value for table, section in self._tables().items() for key, value in section.items()}
+        if problems := contradictions(given, set(given)):
+            raise ValueError("\n".join(map(str, problems)))
+        return self
+
+    @classmethod
+    def parse(cls, tables: Mapping[str, Any], source: str = "the config") -> "TrainingConfig":
+        """The config that `tables` describe.
+
+        Args:
+            tables: the file as nested dicts.
+            source: where they came from, for the message.
+
+        Raises:
+            ConfigError: naming everything that is wrong with it.
+        """
+        # A table left out is one whose keys are all missing, and is reported so.
+        complete = {name: {} for name, field in cls.model_fields.items() if field.is_required()} | dict(tables)
+        try:
+            return cls.model_validate(complete)
+        except pydantic.ValidationError as error:
+            problems = [_problem(detail) for detail in error.errors() if detail["loc"]]
+        faulty = {problem.key for problem in problems}
+        given = {
+            f"{table}.{key}": value
+            for table, section in complete.items()
+            if isinstance(section, Mapping)
+            for key, value in section.items()
+            if value is not None
+        }
+        problems += contradictions({key: value for key, value in given.items() if key not in faulty}, set(given))
+        raise ConfigError(problems, source) from None
+
+    def override(
+        self, *, delta: float | None = None, accountant: str | None = None, relation: str | None = None
+    ) -> "TrainingConfig":
+        """This config with other privacy settings.
+
+        Raises:
+            ConfigError: a setting is invalid, or does not go with the rest.
+        """
+        changed = {"delta": delta, "accountant": accountant, "relation": relation}
+        changed = {key: value for key, value in changed.items() if value is not None}
+        if self.mechanism.kind == "zcdp" and changed.get("relation", self.privacy.relation) != self.privacy.relation:
+            remedy = f'keep relation = "{self.privacy.relation}", or declare the rho proved for the other relation'
+            raise ConfigError(
+                [Problem("privacy.relation", relation, "the declared rho was proved under another relation", remedy)]
+            )
+        return self._with("privacy", changed)
+
+    def with_noise_multiplier(self, noise_multiplier: float) -> "TrainingConfig":
+        """This config with another noise multiplier.
+
+        Raises:
+            ConfigError: it is negative or not finite, or the mechanism has none.
+        """
+        return self._with("mechanism", {"noise_multiplier": noise_multiplier})
+
+    def _with(self, table: str, changed: Mapping[str, Any]) -> "TrainingConfig":
+        tables = self._tables()
+        return self.parse({**tables, table: {**tables[table], **changed}})
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        """What was written, as nested dicts."""
+        return {
+            table: {key: value for key, value in section if key in section.model_fields_set and value is not None}
+            for table, section in self
+        }
+
+    @property
+    def iterations(self) -> int:
+        """How many steps are run: as given, or `ceil(epochs * population / batch_size)` in exact arithmetic."""
+        if self.training.iterations is not None:
+            return self.training.iterations
+        # The constraints above leave `batch_size` out only where a step uses everyone.
+        epochs = self.training.epochs or Fraction(0)
+        return math.ceil(epochs * self.data.population / (self.training.batch_size or self.data.population))
+
+
+def load_config(path: str | pathlib.Path) -> TrainingConfig:
+    """Reads a TOML config.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or is not a valid config; the message lists every problem
+            with its key, its value and the remedy.
+
+    >>> load_config("no/such/file.toml")
+    Traceback (most recent call last):
+    dpkit.training.problems.ConfigError: 1 problem in no/such/file.toml:
+      there is no such file; check the path, relative to the current directory
+    """
+    source = str(path)
+    try:
+        return TrainingConfig.parse(_read(pathlib.Path(path)), source)
+    except _Unreadable as error:
+        raise ConfigError([Problem("", ABSENT, *error.args)], source) from None
+
+
+class _Unreadable(Exception):
+    """What is wrong with a file, and the remedy."""
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise _Unreadable("there is no such file", "check the path, relative to the current directory") from None
+    except IsADirectoryError:
+        raise _Unreadable("this is a directory", "name a TOML file in it") from None
+    except (OSError, ValueError) as error:
+        raise _Unreadable(f"cannot be read ({getattr(error, 'strerror', None) or error})", "check the file") from None
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"), parse_float=fields.toml_float)
+    except UnicodeDecodeError as error:
+        raise _Unreadable(f"not UTF-8 at byte {error.start}", "save the file as UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        raise _Unreadable(f"not valid TOML: {error}", "see https://toml.io; text needs quotes") from None
+
+
+def _problem(detail: Any) -> Problem:
+    """One pydantic error in the words of the config's author."""
+    key, value = ".".join(map(str, detail["loc"])), detail["input"]
+    if detail["type"] == "extra_forbidden":
+        return _unknown(detail["loc"], value)
+    if len(detail["loc"]) == 1:
+        return Problem(key, value, "must be a table", f"write [{key}] with its keys below")
+    field = _SECTIONS[detail["loc"][0]].model_fields[detail["loc"][1]]
+    example = as_toml((field.examples or [""])[0])
+    remedy = f"write {detail['loc'][1]} = {example}" + (f" ({field.description})" if field.description else "")
+    if detail["type"] == "missing":
+        return Problem(key, ABSENT, "missing", remedy)
+    if isinstance(value, str) and value in fields.UNSUPPORTED_SAMPLERS:
+        remedy = fields.UNSUPPORTED_SAMPLERS[value]
+    return Problem(key, value, str(detail["ctx"]["error"]), remedy)
+
+
+def _unknown(place: tuple[Any, ...], value: Any) -> Problem:
+    if len(place) == 1:
+        if home := _home(place[0]):
+            return Problem(place[0], value, "unknown table or a key of one", f"write it below [{home}]")
+        meant = nearest(place[0], _SECTIONS)
+        tables = f"the tables are {', '.join(f'[{name}]' for name in _SECTIONS)}"
+        return Problem(place[0], value, "unknown", f"did you mean [{meant}]?" if meant else tables)
+    table, key = place
+    if table not in _SECTIONS:
+        return Problem(f"{table}.{key}", value, "unknown", "remove it")
+    if home := _home(key):
+        return Problem(f"{table}.{key}", value, "unknown key here", f"write it below [{home}]")
+    valid = _SECTIONS[table].model_fields
+    meant = nearest(key, valid)
+    remedy = f"did you mean {meant}?" if meant else f"the keys of [{table}] are {', '.join(valid)}"
+    return Problem(f"{table}.{key}", value, "unknown key", remedy)
+
+
+def _home(key: str) -> str | None:
+    """The table that has this key."""
+    return next((name for name, section in _SECTIONS.items() if key in section.model_fields), None)
+
+
+_SECTIONS: dict[str, type[_Section]] = {
+    "data": DataSection,
+    "training": TrainingSection,
+    "mechanism": MechanismSection,
+    "privacy": PrivacySection,
+    "report": ReportSection,
+}

@@ -1,0 +1,80 @@
+"""Checks between keys of a config, made on whatever keys are valid so that every problem is reported at once."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dpkit.training.problems import ABSENT, Problem
+
+
+def contradictions(valid: Mapping[str, Any], present: set[str]) -> list[Problem]:
+    """What does not fit together.
+
+    Args:
+        valid: the values of the keys that are valid by themselves, by dotted key.
+        present: every key in the file, valid or not: an invalid key is not reported as missing a second time.
+    """
+    return [*_population(valid, present), *_steps(valid, present), *_mechanism(valid, present)]
+
+
+def _population(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
+    unit = valid.get("data.unit")
+    if unit is None:
+        if not present & {"data.examples", "data.users"}:
+            yield Problem("data.examples", ABSENT, "missing", "write examples = 60000 (how many there are)")
+        return
+    wanted, other = ("examples", "users") if unit == "example" else ("users", "examples")
+    if f"data.{wanted}" not in present:
+        yield Problem(f"data.{wanted}", ABSENT, "missing", f'write how many units there are, since unit = "{unit}"')
+    if f"data.{other}" in valid:
+        fault = f'does not go with unit = "{unit}"'
+        yield Problem(f"data.{other}", valid[f"data.{other}"], fault, f"write the number of units as {wanted}")
+    population, batch = valid.get(f"data.{wanted}"), valid.get("training.batch_size")
+    if population is not None and batch is not None and batch > population:
+        remedy = f"write at most {population} (units, not records, are counted)"
+        yield Problem("training.batch_size", batch, f"more than data.{wanted} = {population}", remedy)
+
+
+def _steps(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
+    epochs, iterations = "training.epochs" in present, "training.iterations" in present
+    if epochs and iterations:
+        value = valid.get("training.iterations", ABSENT)
+        yield Problem("training.iterations", value, "given as well as epochs", "keep one of the two")
+    elif not epochs and not iterations:
+        yield Problem("training.iterations", ABSENT, "missing", "write iterations = 14063, or epochs = 60")
+    sampling = valid.get("training.sampling")
+    if sampling is None:
+        return
+    if "training.batch_size" not in present:
+        if sampling in ("poisson", "shuffle"):
+            fault = f'missing, and sampling = "{sampling}" needs it'
+            yield Problem("training.batch_size", ABSENT, fault, "write batch_size = 256 (its expected size)")
+        elif sampling == "min_sep" and epochs and not iterations:
+            fault = "missing, and epochs cannot be turned into steps without it"
+            yield Problem("training.batch_size", ABSENT, fault, "write batch_size = 256, or iterations for epochs")
+    if sampling == "min_sep":
+        if "training.min_sep" not in present:
+            remedy = "write min_sep = 342 (least number of steps from one participation to the next)"
+            yield Problem("training.min_sep", ABSENT, 'missing, and sampling = "min_sep" needs it', remedy)
+        return
+    for key in ("training.min_sep", "training.max_participations"):
+        if key in valid:
+            remedy = 'remove it, or write sampling = "min_sep" if the code enforces it'
+            yield Problem(key, valid[key], f'does not go with sampling = "{sampling}"', remedy)
+
+
+def _mechanism(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
+    kind = valid.get("mechanism.kind")
+    if kind is None:
+        return
+    wanted, other = ("rho", "noise_multiplier") if kind == "zcdp" else ("noise_multiplier", "rho")
+    if f"mechanism.{wanted}" not in present:
+        example = "rho = 0.81" if wanted == "rho" else "noise_multiplier = 1.1"
+        yield Problem(f"mechanism.{wanted}", ABSENT, f'missing, and kind = "{kind}" needs it', f"write {example}")
+    if f"mechanism.{other}" in valid:
+        value = valid[f"mechanism.{other}"]
+        yield Problem(f"mechanism.{other}", value, f'does not go with kind = "{kind}"', f"write {wanted} instead")
+    accountant = valid.get("privacy.accountant", "pld" if "privacy.accountant" not in present else None)
+    if kind == "zcdp" and accountant == "pld":
+        fault = 'no privacy loss distribution follows from kind = "zcdp"'
+        value = valid.get("privacy.accountant", ABSENT)
+        yield Problem("privacy.accountant", value, fault, 'write accountant = "zcdp" or "rdp"')

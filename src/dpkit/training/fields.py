@@ -1,0 +1,129 @@
+"""Checks of single config values. Each takes what the file says and returns what the program uses, or raises."""
+
+import decimal
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, InstanceOf
+
+from dpkit.relations import NeighboringRelation
+from dpkit.training.problems import nearest
+
+# Beyond this a count of people or steps is a typing error, and float64 no longer holds it.
+_LARGEST_COUNT = 2**53
+
+UNITS = ("example", "user", "device", "provider")
+KINDS = ("gaussian", "laplace", "zcdp")
+ACCOUNTANTS = ("pld", "rdp", "zcdp")
+SAMPLERS = ("poisson", "shuffle", "full_batch", "min_sep")
+# Samplers whose amplification is not accounted for yet, with the choice that stays sound for each.
+UNSUPPORTED_SAMPLERS = {
+    # A removed unit is replaced in its batch by another, so without amplification only these relations move one unit.
+    "fixed_size": 'sample with sampling = "poisson" in the code as well, or claim no amplification: sampling = '
+    '"full_batch" with relation = "replace_special" or "replace_one"',
+    "cyclic_poisson": 'claim no amplification: sampling = "min_sep" with min_sep set to the number of groups',
+    "balls_in_bins": 'claim no amplification: sampling = "min_sep" with min_sep set to the number of bins',
+}
+
+
+def finite(value: Any) -> float:
+    """A finite float: what TOML calls an integer or a float, never a truth value or text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | Fraction):
+        raise ValueError("must be a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def non_negative(value: Any) -> float:
+    number = finite(value)
+    if number < 0:
+        raise ValueError("must be >= 0")
+    return number
+
+
+def positive(value: Any) -> float:
+    number = finite(value)
+    if number <= 0:
+        raise ValueError("must be > 0")
+    return number
+
+
+def open_probability(value: Any) -> float:
+    number = finite(value)
+    if not 0 < number < 1:
+        raise ValueError("must lie strictly between 0 and 1")
+    return number
+
+
+def whole(value: Any) -> int:
+    """A positive integer; 60000.0 is refused because a file that says so was probably computed."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a whole number")
+    if value < 1:
+        raise ValueError("must be >= 1")
+    if value > _LARGEST_COUNT:
+        raise ValueError(f"must be <= 2^53 = {_LARGEST_COUNT:,}")
+    return value
+
+
+def exact(value: Any) -> Fraction:
+    """A positive number without rounding: the 0.1 of a file, or of Python, is one tenth."""
+    number = positive(value)
+    if not 1e-9 <= number <= 1e9:
+        raise ValueError("must lie between 1e-9 and 1e9")
+    return Fraction(repr(float(value))) if isinstance(value, float) else Fraction(value)
+
+
+def free_text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be non-empty text")
+    return " ".join(value.split())
+
+
+def one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if isinstance(value, str) and value in names:
+            return str(value)
+        meant = nearest(value, names) if isinstance(value, str) else None
+        raise ValueError(f"must be one of {', '.join(names)}" + (f" (did you mean {meant}?)" if meant else ""))
+
+    return check
+
+
+def sampler(value: Any) -> str:
+    if isinstance(value, str) and value in UNSUPPORTED_SAMPLERS:
+        raise ValueError("the accounting of this sampler does not exist yet, and it is not treated as another one")
+    return one_of(SAMPLERS)(value)
+
+
+def relation(value: Any) -> NeighboringRelation:
+    return NeighboringRelation(one_of(tuple(NeighboringRelation))(value))
+
+
+def toml_float(text: str) -> Decimal:
+    """A TOML float without rounding; an exponent beyond Decimal's own becomes infinite or zero."""
+    try:
+        return Decimal(text)
+    except decimal.InvalidOperation:
+        return Decimal(repr(float(text)))
+
+
+Whole = Annotated[int, BeforeValidator(whole)]
+Exact = Annotated[InstanceOf[Fraction], BeforeValidator(exact)]
+Positive = Annotated[float, BeforeValidator(positive)]
+NonNegative = Annotated[float, BeforeValidator(non_negative)]
+Delta = Annotated[float, BeforeValidator(open_probability)]
+Text = Annotated[str, BeforeValidator(free_text)]
+Unit = Annotated[str, BeforeValidator(one_of(UNITS))]
+Kind = Annotated[str, BeforeValidator(one_of(KINDS))]
+Accountant = Annotated[str, BeforeValidator(one_of(ACCOUNTANTS))]
+Sampler = Annotated[str, BeforeValidator(sampler)]
+Relation = Annotated[InstanceOf[NeighboringRelation], BeforeValidator(relation)]

@@ -1,0 +1,56 @@
+"""How often one unit takes part in a run."""
+
+import math
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import cast
+
+from dpkit.training.config import TrainingConfig
+
+
+def participations(config: TrainingConfig) -> int | None:
+    """Most steps that one unit is in; None under Poisson sampling, where it may be any number."""
+    training = config.training
+    if training.sampling == "poisson":
+        return None
+    if training.sampling == "full_batch":
+        return config.iterations
+    if training.sampling == "min_sep":
+        apart = math.ceil(Fraction(config.iterations, cast(int, training.min_sep)))
+        return apart if training.max_participations is None else min(apart, training.max_participations)
+    if training.epochs is not None:
+        return math.ceil(training.epochs)
+    return passes(config)
+
+
+def passes(config: TrainingConfig) -> int:
+    """Most passes that a shuffled run of this many steps begins, if every pass drops its last, partial batch."""
+    batches = config.data.population // cast(int, config.training.batch_size)
+    return math.ceil(Fraction(config.iterations, batches))
+
+
+def sampling_probability(config: TrainingConfig) -> float:
+    """Probability with which Poisson sampling of the configured batch size includes a unit in a step."""
+    return cast(int, config.training.batch_size) / config.data.population
+
+
+def iterations_rule(config: TrainingConfig) -> str:
+    """How the number of steps came about, in words."""
+    training = config.training
+    if training.epochs is None:
+        return "given"
+    epochs = f"{plain(training.epochs)} epoch{'' if training.epochs == 1 else 's'}"
+    if training.batch_size is None:
+        return f"ceil({epochs}), one step each"
+    return f"ceil({epochs} x {config.data.population:,} / {training.batch_size:,})"
+
+
+def plain(number: Fraction) -> str:
+    """`number` as a decimal where it has one, otherwise as a fraction.
+
+    >>> plain(Fraction("0.1")), plain(Fraction(60)), plain(Fraction(1, 3))
+    ('0.1', '60', '1/3')
+    """
+    with localcontext(prec=40):
+        decimal = Decimal(number.numerator) / Decimal(number.denominator)
+    return format(decimal.normalize(), "f") if Fraction(decimal) == number else str(number)

@@ -1,0 +1,187 @@
+"""From a config to the run it describes: mechanism, sampler, participations and noise, derived together."""
+
+import dataclasses
+import math
+from typing import cast
+
+from dpkit import accounting, mechanisms
+from dpkit.accounting.base import Bounds, PrivacyAccountant
+from dpkit.mechanisms import Mechanism, UnsupportedViewError
+from dpkit.relations import NeighboringRelation
+from dpkit.training import assumptions, participation
+from dpkit.training.config import TrainingConfig
+from dpkit.training.problems import ConfigError, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingPlan:
+    """A training run with everything its privacy depends on. Made by `dpkit.training.plan`.
+
+    Args:
+        config: what it was derived from.
+        mechanism: the whole run as one unit sees it.
+        iterations: number of steps.
+        iterations_rule: how that number came about.
+        sampling_probability: of Poisson sampling; None where no amplification by sampling is claimed.
+        participations: most steps one unit is in; None under Poisson sampling, where any number is possible.
+        noise_multiplier: noise over the clip norm; None where only a rho is declared.
+        relation: when two data sets are neighbours.
+        delta: of the guarantee.
+        unit: who is protected.
+        assumptions: what must be true of the code for the numbers to hold, in plain words.
+        warnings: what a reader of the numbers must know.
+    """
+
+    config: TrainingConfig
+    mechanism: Mechanism
+    iterations: int
+    iterations_rule: str
+    sampling_probability: float | None
+    participations: int | None
+    noise_multiplier: float | None
+    relation: NeighboringRelation
+    delta: float
+    unit: str
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def stddev(self) -> float | None:
+        """Standard deviation of one coordinate's noise, where the config names the clip norm."""
+        clip = self.config.mechanism.l2_clip_norm
+        if clip is None or self.noise_multiplier is None:
+            return None
+        # Laplace noise of scale b has variance 2 b^2.
+        return self.noise_multiplier * clip * (math.sqrt(2) if self.config.mechanism.kind == "laplace" else 1.0)
+
+    def accountant(self, name: str | None = None) -> PrivacyAccountant:
+        """The accountant called `pld`, `rdp` or `zcdp` (default: the config's) under this plan's relation.
+
+        Raises:
+            ValueError: there is no such accountant.
+        """
+        name = name or self.config.privacy.accountant
+        classes = {
+            "pld": accounting.PldAccountant,
+            "rdp": accounting.RdpAccountant,
+            "zcdp": accounting.ZcdpAccountant,
+        }
+        if name not in classes:
+            raise ValueError(f"accountant must be one of {', '.join(classes)}, got {name!r}")
+        return classes[name](relation=self.relation)
+
+    def epsilon(self, accountant: str | None = None, delta: float | None = None) -> Bounds:
+        """Bounds on epsilon for the whole run.
+
+        Args:
+            accountant: `pld`, `rdp` or `zcdp`; default: the config's.
+            delta: default: the config's.
+
+        Raises:
+            ValueError: no such accountant, or `delta` is not in [0, 1].
+            UnsupportedViewError: nothing is proved for this run in that accountant's terms.
+        """
+        return self.accountant(accountant).epsilon(self.mechanism, delta=self.delta if delta is None else delta)
+
+    def epsilons(self) -> dict[str, Bounds | str]:
+        """Bounds by every accountant at the config's delta, or the reason why one does not apply."""
+        found: dict[str, Bounds | str] = {}
+        for name in ("pld", "rdp", "zcdp"):
+            try:
+                found[name] = self.epsilon(name)
+            except UnsupportedViewError as error:
+                found[name] = str(error)
+        return found
+
+    def epsilon_if_poisson(self) -> Bounds | None:
+        """NOT a guarantee for this run: epsilon if the same batches had been drawn by Poisson sampling.
+
+        None where the run is Poisson-sampled already, its expected batch size is not known, or nothing is proved.
+        """
+        # A zCDP accountant knows no amplification, so it has nothing to compare.
+        if (
+            self.config.training.sampling not in ("shuffle", "min_sep")
+            or self.config.training.batch_size is None
+            or self.config.privacy.accountant == "zcdp"
+        ):
+            return None
+        step = mechanisms.PoissonSampled(_base(self.config), participation.sampling_probability(self.config))
+        try:
+            return self.accountant().epsilon(mechanisms.repeat(step, self.iterations), delta=self.delta)
+        except UnsupportedViewError:
+            return None
+
+    def with_noise_multiplier(self, noise_multiplier: float) -> "TrainingPlan":
+        """The same run with another amount of noise.
+
+        Raises:
+            ConfigError: it is negative or not finite, or the config declares a rho instead.
+        """
+        return plan(self.config.with_noise_multiplier(noise_multiplier))
+
+    def calibrate(self, target_epsilon: float, target_delta: float | None = None) -> "TrainingPlan":
+        """The same run with the least noise whose certified upper epsilon is at most the target.
+
+        Raises:
+            ConfigError: the config declares a rho, so there is no noise to choose.
+            ValueError: no amount of noise is enough, or the target is not a positive number.
+            UnsupportedViewError: nothing is proved for this run in the config's accountant's terms.
+        """
+        if self.noise_multiplier is None:
+            fault, remedy = "there is no noise to calibrate", 'describe the mechanism, for instance kind = "gaussian"'
+            raise ConfigError([Problem("mechanism.kind", self.config.mechanism.kind, fault, remedy)])
+        delta = self.delta if target_delta is None else target_delta
+        noise_multiplier = accounting.calibrate(
+            lambda noise: self.with_noise_multiplier(noise).mechanism,
+            self.accountant(),
+            target_epsilon=target_epsilon,
+            target_delta=delta,
+        )
+        return plan(self.config.override(delta=delta).with_noise_multiplier(noise_multiplier))
+
+
+def plan(config: TrainingConfig) -> TrainingPlan:
+    """Derives the run that `config` describes.
+
+    Amplification by sampling is claimed only for `sampling = "poisson"`, the sampler it is proved for. Under `shuffle`
+    and `min_sep` each unit is charged for every step it may take part in, under `full_batch` for every step.
+
+    >>> from dpkit import training
+    >>> run = training.plan(training.TrainingConfig.parse({
+    ...     "data": {"users": 100, "unit": "user"},
+    ...     "training": {"batch_size": 30, "iterations": 7, "sampling": "shuffle"},
+    ...     "mechanism": {"kind": "gaussian", "noise_multiplier": 4.0, "l2_clip_norm": 0.5},
+    ...     "privacy": {"delta": 1e-3, "relation": "replace_special"},
+    ... }))
+    >>> run.participations, run.sampling_probability, run.stddev
+    (3, None, 2.0)
+    """
+    step, count = _base(config), participation.participations(config)
+    probability = None
+    if count is None:
+        probability = participation.sampling_probability(config)
+        step = mechanisms.PoissonSampled(step, probability)
+    mechanism = mechanisms.repeat(step, config.iterations if count is None else count)
+    return TrainingPlan(
+        config=config,
+        mechanism=mechanism,
+        iterations=config.iterations,
+        iterations_rule=participation.iterations_rule(config),
+        sampling_probability=probability,
+        participations=count,
+        noise_multiplier=config.mechanism.noise_multiplier,
+        relation=config.privacy.relation,
+        delta=config.privacy.delta,
+        unit=config.data.unit,
+        assumptions=assumptions.assumptions(config),
+        warnings=assumptions.warnings(config),
+    )
+
+
+def _base(config: TrainingConfig) -> Mechanism:
+    """One step as a unit that takes part in it sees it."""
+    # A valid config has the number its kind needs; the mechanisms refuse None.
+    if config.mechanism.kind == "zcdp":
+        return mechanisms.ZeroConcentrated(cast(float, config.mechanism.rho))
+    kind = mechanisms.Gaussian if config.mechanism.kind == "gaussian" else mechanisms.Laplace
+    return kind(cast(float, config.mechanism.noise_multiplier))
