@@ -13,7 +13,7 @@ RenyiCurve = Callable[[Array], Array]
 
 # Relative outward rounding of a Renyi bound: more than the accuracy every `rdp` view promises.
 _OUTWARD = 1e-10
-_COARSE = 0.25
+_COARSE, _LEAST_ORDER = 0.25, 1.0001
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -54,6 +54,8 @@ def renyi_epsilon(curve: RenyiCurve, delta: float) -> Converted:
         return np.where(delta**2 + np.expm1(-divergence) > 0, -np.inf, value)
 
     order, value = _minimise(objective)
+    if value == -math.inf:
+        return Converted(0.0, order)
     value += 8 * 2.0**-52 * (abs(value) + (2 - math.log(delta)) / (order - 1))
     return min(Converted(max(value, 0.0), order), best, key=lambda c: c.value)
 
@@ -64,13 +66,17 @@ def renyi_delta(curve: RenyiCurve, epsilon: float) -> Converted:
         return Converted(0.0, math.inf)
 
     def objective(orders: Array) -> Array:
-        divergence = curve(orders) * (1 + _OUTWARD)
-        with np.errstate(divide="ignore"):
-            total_variation = np.log(-np.expm1(-divergence)) / 2
-        return np.minimum(log_delta_from_renyi(divergence, orders, epsilon), total_variation)
+        return log_delta_from_renyi(curve(orders) * (1 + _OUTWARD), orders, epsilon)
 
     order, value = _minimise(objective)
-    return Converted(min(1.0, math.exp(min(value + 1e-12 * (1 + abs(value)), 0.0))), order)
+    # Bretagnolle-Huber: total variation, which is delta(0), is at most sqrt(1 - e^-KL), and KL at most any order's.
+    total_variation = math.sqrt(-math.expm1(-float(curve(np.array([_LEAST_ORDER]))[0]) * (1 + _OUTWARD)))
+    best = min(
+        Converted(math.exp(min(value + 1e-12 * (1 + abs(value)), 0.0)), order),
+        Converted(total_variation * (1 + 1e-12), _LEAST_ORDER),
+        key=lambda c: c.value,
+    )
+    return Converted(min(1.0, best.value), best.order)
 
 
 def _minimise(objective: Callable[[Array], Array]) -> tuple[float, float]:
@@ -80,7 +86,7 @@ def _minimise(objective: Callable[[Array], Array]) -> tuple[float, float]:
     """
     points: list[float] = []
     values: list[float] = []
-    start = math.log(0.01)
+    start = math.log(_LEAST_ORDER - 1)
     while True:
         chunk = start + _COARSE * np.arange(len(points), len(points) + 8)
         points += chunk.tolist()

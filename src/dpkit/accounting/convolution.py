@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft, special
 
+from dpkit.accounting.saddle import Saddle
 from dpkit.mechanisms.discretization import LatticeLoss
 
 Array = NDArray[np.float64]
@@ -32,8 +33,20 @@ _NEGLIGIBLE = 80.0
 _REACH = 600.0
 
 
+_BYTES_PER_POINT = 200
+# Points between epsilon 0 and the window, denser towards the window, where the noise changes fast.
+_BELOW = 400
+
+
 class OutOfMemoryError(MemoryError):
-    """A composition needs more memory than its caller allows."""
+    """A composition needs `excess` times the memory that its caller allows."""
+
+    def __init__(self, size: int, max_memory: float):
+        needed = _BYTES_PER_POINT * size
+        super().__init__(
+            f"a composition on {size} lattice points needs {needed:.2g} bytes, max_memory={max_memory:.2g}"
+        )
+        self.excess = needed / max_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,27 +139,26 @@ class TailCurve:
 
 
 def compose_lattices(
-    lattices: Sequence[LatticeLoss], counts: Sequence[int], tilt: float, reference: float, max_memory: float
+    lattices: Sequence[LatticeLoss], counts: Sequence[int], saddle: Saddle, max_memory: float
 ) -> TailCurve:
-    """The tail of the sum of independent losses (all of one step), each repeated, near the loss `reference`.
+    """The tail of the sum of independent losses, each repeated, near the epsilon that `saddle` expects.
 
     Args:
         lattices: lattice laws of equal step.
         counts: their numbers of repetitions.
-        tilt: exponent t > 0; the curve is accurate for epsilons whose saddle point is near it.
-        reference: where the curve is wanted.
+        saddle: the tilt, and where the curve is wanted; a poor one costs accuracy, which the curve states.
         max_memory: bytes.
 
     Raises:
         OutOfMemoryError: the window does not fit.
     """
-    step = lattices[0].step
+    step, tilt, reference = lattices[0].step, saddle.tilt, saddle.epsilon
     tilted = [_tilt(lattice, tilt) for lattice in lattices]
     laws = [(lattice.first + np.arange(len(logs)), logs) for lattice, (logs, _) in zip(lattices, tilted, strict=True)]
     first, last = _window(laws, counts)
-    size = fft.next_fast_len(last - first + 1, real=True)
-    if 64 * size > max_memory:
-        raise OutOfMemoryError(f"the FFT window of {size} points needs {64 * size / 1e9:.2g} GB")
+    size = fft.next_fast_len(max(last - first + 1, 2), real=True)
+    if _BYTES_PER_POINT * size > max_memory:
+        raise OutOfMemoryError(size, max_memory)
     density, noise = _convolve(laws, counts, first, size)
     log_moment = math.fsum(count * k for (_, k), count in zip(tilted, counts, strict=True))
     offset = math.fsum(count * lattice.offset for lattice, count in zip(lattices, counts, strict=True))
@@ -162,9 +174,10 @@ def compose_lattices(
     partial = np.append(np.cumsum(slope[:0:-1])[::-1], 0.0) * -math.expm1(-step)
     if start == 0 and grid[0] > 0:
         # Nothing lies below the window, so the same sums reach down to epsilon 0.
-        partial = np.append(partial[0] - math.expm1(-grid[0]) * slope[0], partial)
-        slope = np.append(math.exp(-grid[0]) * slope[0], slope)
-        grid = np.append(0.0, grid)
+        below = np.append(0.0, grid[0] - np.geomspace(grid[0], min(step, grid[0] / 2), _BELOW)[1:])
+        partial = np.append(partial[0] - np.expm1(below - grid[0]) * slope[0], partial)
+        slope = np.append(np.exp(below - grid[0]) * slope[0], slope)
+        grid = np.append(below, grid)
     return TailCurve(
         grid=grid,
         partial=partial,

@@ -1,5 +1,6 @@
 """One direction of a run: independent privacy losses, each repeated, and certified bounds on their sum."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,13 @@ Array = NDArray[np.float64]
 # Losses beyond this overflow float64; a mechanism that has them with relevant probability is not accounted here.
 _LARGEST_LOSS = 690.0
 _MAX_REFINEMENTS = 6
+# Relative accuracy of a pair's own profile, and of an epsilon as its argument.
+_PROFILE_ACCURACY, _ARGUMENT_ACCURACY = 1e-11, 2e-15
+_BYTES_PER_CELL = 400
+# Beyond this many lattice points a delta known as well as epsilon need be is good enough.
+_DEAR = 2**20
+# A lattice is made to fit atoms unless that takes more points than this across one standard deviation of the sum.
+_MOST_POINTS = 2**15
 
 
 class NotRepresentableError(ArithmeticError):
@@ -25,22 +33,31 @@ class NotRepresentableError(ArithmeticError):
 def merge(parts: Sequence[tuple[DominatingPair, int]]) -> list[tuple[DominatingPair, int]]:
     """Equal pairs once, with their counts added; all unsampled Gaussians as one (exact: mu^2 adds)."""
     counts: dict[DominatingPair, int] = {}
-    mu_squared = []
+    mus = []
     for pair, count in parts:
         if isinstance(pair, GaussianPair):
-            mu_squared.append(count * pair.mu**2)
+            mus.append((pair.mu, count))
         else:
             counts[pair] = counts.get(pair, 0) + count
     merged = [(pair, count) for pair, count in counts.items() if pair.loss_range != (0.0, 0.0) or pair.infinite_mass]
-    if mu_squared:
-        merged.append((GaussianPair(math.sqrt(math.fsum(mu_squared))), 1))
+    if mus:
+        largest = max(mu for mu, _ in mus)
+        total = math.fsum(count * (mu / largest) ** 2 for mu, count in mus)
+        merged.append((GaussianPair(largest * math.sqrt(total)), 1))
     return merged
 
 
-def certify(
-    parts: Sequence[tuple[DominatingPair, int]], target: Target, ignore_below: float = 0.0
-) -> tuple[float, float]:
-    """Certified (lower, upper) for a direction, refined until `target` calls them tight.
+@dataclasses.dataclass(frozen=True)
+class Certified:
+    """`lower <= truth <= upper` for one direction; `tight` when they are as close as was asked."""
+
+    lower: float
+    upper: float
+    tight: bool = True
+
+
+def certify(parts: Sequence[tuple[DominatingPair, int]], target: Target, ignore_below: float = 0.0) -> Certified:
+    """Certified bounds for a direction, refined until `target` calls them tight.
 
     Args:
         parts: merged pairs with counts.
@@ -50,93 +67,114 @@ def certify(
         NotRepresentableError: losses beyond float64 matter here.
         OutOfMemoryError: not even a coarse grid fits.
     """
+    nothing, everything = (0.0, math.inf) if target.delta is not None else (0.0, 1.0)
     if not parts:
-        return 0.0, 0.0
+        return Certified(nothing, nothing)
     if any(pair.infinite_mass == 1 for pair, _ in parts):
-        return (math.inf, math.inf) if target.delta is not None else (1.0, 1.0)
+        return Certified(everything, everything)
     largest = _largest_loss(parts)
     if target.delta == 0:
         return largest
-    if target.epsilon is not None and target.epsilon >= largest[1]:
-        return 0.0, 0.0
+    if target.epsilon is not None and target.epsilon >= largest.upper:
+        return Certified(nothing, nothing)
+    if target.delta is not None and largest.upper <= ignore_below:
+        return Certified(nothing, largest.upper)
     if len(parts) == 1 and parts[0][1] == 1:
         return _single(parts[0][0], target)
+    # delta(0) is at most the sum of the total variations.
+    if target.delta is not None and 1.001 * sum(count * _profile(pair, 0.0) for pair, count in parts) <= target.delta:
+        return Certified(nothing, nothing)
     return _refine(parts, target, ignore_below)
 
 
-def _largest_loss(parts: Sequence[tuple[DominatingPair, int]]) -> tuple[float, float]:
+def _largest_loss(parts: Sequence[tuple[DominatingPair, int]]) -> Certified:
     """Epsilon at delta 0: the largest loss, infinite when some outcome gives one side away."""
     if any(pair.infinite_mass for pair, _ in parts):
-        return math.inf, math.inf
+        return Certified(math.inf, math.inf)
     total = math.fsum(count * pair.loss_range[1] for pair, count in parts)
-    return (max(0.0, total * (1 - 1e-13)), max(0.0, total * (1 + 1e-13))) if total < math.inf else (total, total)
+    return Certified(max(0.0, total * (1 - 1e-13)), max(0.0, total * (1 + 1e-13)))
 
 
-def _single(pair: DominatingPair, target: Target) -> tuple[float, float]:
-    """One release: its own profile, inverted by bisection."""
-    accuracy = 1e-11
-
+def _single(pair: DominatingPair, target: Target) -> Certified:
+    """One release: its own profile, inverted by bisection and widened by its accuracy."""
     if target.epsilon is not None:
-        value = pair.delta(target.epsilon)
-        return value * (1 - accuracy), min(1.0, value * (1 + accuracy))
-    delta = target.delta
-    assert delta is not None
-    if pair.infinite_mass * (1 - accuracy) > delta:
+        inside, outside = target.epsilon * (1 + _ARGUMENT_ACCURACY), target.epsilon * (1 - _ARGUMENT_ACCURACY)
+        lower, upper = (
+            _profile(pair, inside) * (1 - _PROFILE_ACCURACY),
+            _profile(pair, outside) * (1 + _PROFILE_ACCURACY),
+        )
+        return Certified(lower, min(1.0, upper))
+    assert target.delta is not None
+    lower, _ = _invert(pair, target.delta * (1 + _PROFILE_ACCURACY))
+    _, upper = _invert(pair, target.delta * (1 - _PROFILE_ACCURACY))
+    return Certified(lower * (1 - _ARGUMENT_ACCURACY), upper * (1 + _ARGUMENT_ACCURACY))
+
+
+def _invert(pair: DominatingPair, delta: float) -> tuple[float, float]:
+    """Neighbouring numbers between which the profile of the pair crosses `delta`."""
+    if _profile(pair, 0.0) <= delta:
+        return 0.0, 0.0
+    if pair.infinite_mass >= delta:
         return math.inf, math.inf
-
-    def solve(level: float) -> tuple[float, float]:
-        if pair.delta(0.0) <= level:
-            return 0.0, 0.0
-        high = 1.0
-        while pair.delta(high) > level:
-            high *= 2
-            if high > 1e15:
-                return high, math.inf
-        low = high / 2 if high > 1 else 0.0
-        while high - low > 1e-15 * high + 1e-300:
-            middle = (low + high) / 2
-            if middle in (low, high):
-                break
-            low, high = (middle, high) if pair.delta(middle) > level else (low, middle)
-        return low, high
-
-    return solve(delta * (1 + accuracy))[0], solve(delta * (1 - accuracy))[1]
+    high = 1.0
+    while _profile(pair, high) > delta:
+        high *= 2
+        if high > 1e300:
+            return high / 2, math.inf
+    low = high / 2 if high > 1 else 0.0
+    for _ in range(1100):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if _profile(pair, middle) > delta else (low, middle)
+    return low, high
 
 
-def _refine(parts: Sequence[tuple[DominatingPair, int]], target: Target, ignore_below: float) -> tuple[float, float]:
+def _profile(pair: DominatingPair, epsilon: float) -> float:
+    """The pair's delta(epsilon); a value that is no probability must not steer a bisection."""
+    value = pair.delta(epsilon)
+    if not 0 <= value <= 1 + _PROFILE_ACCURACY:
+        raise NotRepresentableError(f"the privacy profile at epsilon {epsilon:g} evaluates to {value}")
+    return value
+
+
+def _refine(parts: Sequence[tuple[DominatingPair, int]], target: Target, ignore_below: float) -> Certified:
     counts = [count for _, count in parts]
     saddle = Saddle.search([_sketch(pair) for pair, _ in parts], counts, target)
     ranges = [_range(pair, saddle.budget(target) / sum(counts)) for pair, _ in parts]
+    lower, upper = (0.0, math.inf) if target.delta is not None else (0.0, 1.0)
     # A direction that only has to stay below the other one may try coarsely first.
-    step = saddle.first_step(target) * (8 if ignore_below else 1)
-    lower, upper = 0.0, math.inf if target.delta is not None else 1.0
-    for attempt in range(_MAX_REFINEMENTS):
-        step = max(step, max(high - low for low, high in ranges) * 128 / target.max_memory)
-        offsets, step = _align(parts, step)
+    step, smallest = saddle.first_step(target) * (8 if ignore_below else 1), 0.0
+    for _ in range(_MAX_REFINEMENTS):
+        widest = max(high - low for low, high in ranges)
+        step = max(step, smallest, widest * _BYTES_PER_CELL / target.max_memory)
+        offsets, step = _align(parts, step, saddle.spread)
         laws = [(pair, step, *ends, offset) for (pair, _), ends, offset in zip(parts, ranges, offsets, strict=True)]
         above = [upper_lattice(*law) for law in laws]
         saddle = saddle.sharpen([(law.values, _log(law.probabilities)) for law in above], counts, target)
         below = [lower_lattice(*law, saddle.tilt) for law in laws]
         try:
-            curves = [
-                compose_lattices(side, counts, saddle.tilt, saddle.epsilon, target.max_memory)
-                for side in (above, below)
-            ]
-        except OutOfMemoryError:
-            if attempt:
+            curves = [compose_lattices(side, counts, saddle, target.max_memory) for side in (above, below)]
+        except OutOfMemoryError as error:
+            if smallest or upper < (math.inf if target.delta is not None else 1.0):
                 break
-            step *= 16
+            smallest = step = step * error.excess * 1.1
             continue
         new_lower, new_upper = target.answer(*curves)
+        shrinks = new_upper - new_lower < 0.9 * (upper - lower)
         lower, upper = max(lower, new_lower), min(upper, new_upper)
-        excess = target.wide(lower, upper)
-        if excess <= 1 or upper <= ignore_below:
+        excess = target.excess(lower, upper, saddle.tilt)
+        refined = step * min(0.5, max(0.05, 0.8 / math.sqrt(excess))) if excess > 0 else step
+        dear = len(curves[0].grid) * step / refined > _DEAR
+        if excess <= 1 or upper <= ignore_below or (dear and target.acceptable(lower, upper, saddle.tilt)):
+            return Certified(lower, upper)
+        if not shrinks:
             break
-        step *= min(0.5, max(0.05, 0.8 / math.sqrt(excess)))
-    return lower, upper
+        step = refined
+    return Certified(lower, upper, tight=False)
 
 
-def _align(parts: Sequence[tuple[DominatingPair, int]], step: float) -> tuple[list[float], float]:
+def _align(parts: Sequence[tuple[DominatingPair, int]], step: float, spread: float) -> tuple[list[float], float]:
     """Offsets per part, and a step at most `step`, that put concentrated losses on lattice points.
 
     The lower law pays for every concentration off its lattice: atoms, and the finite end of a loss range, where
@@ -145,7 +183,7 @@ def _align(parts: Sequence[tuple[DominatingPair, int]], step: float) -> tuple[li
     _, leader = max((count, -i) for i, (_, count) in enumerate(parts))
     atoms = parts[-leader][0].atoms
     gap = float(np.diff(atoms).min(initial=math.inf)) if len(atoms) > 1 else math.inf
-    if step < gap < math.inf:
+    if gap < math.inf and gap * _MOST_POINTS > spread:
         step = gap / math.ceil(gap / step)
     offsets = []
     for pair, _ in parts:
@@ -178,16 +216,15 @@ def _range(pair: DominatingPair, budget: float) -> tuple[float, float]:
 
 def _sketch(pair: DominatingPair) -> tuple[Array, Array]:
     """Losses and log P-masses on a geometric grid: enough for an estimate of the cumulants."""
-    bottom, top = pair.loss_range
+    bottom, top = (float(np.clip(end, -_LARGEST_LOSS, _LARGEST_LOSS)) for end in pair.loss_range)
     points = np.geomspace(1e-12, _LARGEST_LOSS, 1200)
-    edges = np.concatenate([-points[::-1], [0.0], points])
-    inside = (edges > bottom) & (edges < top)
-    edges = np.concatenate([[max(bottom, -_LARGEST_LOSS)], edges[inside], [min(top, _LARGEST_LOSS)]])
+    # An edge just below each concentration keeps its place exact.
+    ends = np.array([*pair.atoms, bottom, top])
+    edges = np.concatenate([-points, [0.0], points, ends, ends - 1e-9 * np.abs(ends)])
+    edges = np.unique(np.clip(edges, bottom, top))
     p, _ = pair.sf(edges)
-    masses = np.append(1.0 - p[0], -np.diff(p))
-    losses = np.append(edges[0], (edges[:-1] + edges[1:]) / 2)
-    # The top atom is not strictly above any edge.
-    losses, masses = np.append(losses, edges[-1]), np.append(masses, max(float(p[-1]) - pair.infinite_mass, 0.0))
+    masses = -np.diff(np.concatenate([[1.0], p, [pair.infinite_mass]]))
+    losses = np.concatenate([[bottom], (edges[:-1] + edges[1:]) / 2, [top]])
     kept = masses > 0
     return losses[kept], np.log(masses[kept])
 

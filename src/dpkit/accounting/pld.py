@@ -18,14 +18,16 @@ class PldAccountant(PrivacyAccountant):
 
     Args:
         relation: when two data sets are neighbours.
-        tolerance: relative width aimed at for the returned interval (absolute `tolerance**2` near epsilon 0).
+        tolerance: relative width aimed at for the returned interval. Near epsilon 0, where delta barely depends on
+            epsilon, the width in units of the epsilon that changes delta by a factor e. A delta that would be dear to
+            know so well is given as well as an epsilon of this tolerance determines it.
         max_memory: bytes a composition may use.
 
     Guarantees: `lower <= truth <= upper`, rounding, truncation and wrap-around included. Both directions are composed
     separately over the whole run and the worse one is returned. Where memory or the float64 range prevents a bound,
     the Renyi bound is returned instead and `note` says so.
 
-    References: Zhu, Dong and Wang (2022); Doroshenko et al. (2022); DESIGN of the bounds in `dpkit.accounting.convolution`.
+    References: Zhu, Dong and Wang (2022); Doroshenko et al. (2022); error bounds in `dpkit.accounting.convolution`.
 
     >>> from dpkit import mechanisms
     >>> step = mechanisms.PoissonSampled(mechanisms.Gaussian(1.5), sampling_probability=0.02)
@@ -35,7 +37,7 @@ class PldAccountant(PrivacyAccountant):
     """
 
     tolerance: float = 1e-3
-    max_memory: float = 2e9
+    max_memory: float = 1e9
 
     def __post_init__(self):
         super().__post_init__()
@@ -59,20 +61,20 @@ class PldAccountant(PrivacyAccountant):
         directions = [merge([(both[side], count) for both, count in pairs]) for side in (0, 1)]
         if directions[0] == directions[1]:
             directions.pop()
-        lower, upper, note = 0.0, 0.0, None
+        lower, upper, tight, note = 0.0, 0.0, True, f"the interval is wider than tolerance={self.tolerance:g} asks for"
         try:
             for direction in directions:
-                low, high = certify(direction, target, ignore_below=lower)
-                lower, upper = max(lower, low), max(upper, high)
+                bounds = certify(direction, target, ignore_below=lower)
+                lower, upper, tight = max(lower, bounds.lower), max(upper, bounds.upper), tight and bounds.tight
         except (NotRepresentableError, OutOfMemoryError) as error:
-            upper, note = math.inf if target.delta is not None else 1.0, str(error)
-        if note is None and target.wide(lower, upper) <= 1:
+            upper, tight, note = math.inf if target.delta is not None else 1.0, False, str(error)
+        # One direction may be loose where the other is what counts.
+        if tight or target.excess(lower, upper, math.inf) <= 1:
             return Bounds(lower, upper)
         return self._with_renyi(mechanism, target, lower, upper, note)
 
-    def _with_renyi(self, mechanism: Mechanism, target: Target, lower: float, upper: float, note: str | None) -> Bounds:
+    def _with_renyi(self, mechanism: Mechanism, target: Target, lower: float, upper: float, reason: str) -> Bounds:
         """The wide or missing bound, improved by the Renyi one where that exists."""
-        reason = note or f"the interval is wider than tolerance={self.tolerance:g} allows"
         renyi = RdpAccountant(self.relation)
         try:
             if target.delta is not None:

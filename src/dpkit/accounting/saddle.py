@@ -3,16 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from dpkit.accounting.convolution import TailCurve
+if TYPE_CHECKING:
+    from dpkit.accounting.convolution import TailCurve
 
 Array = NDArray[np.float64]
 Law = tuple[Array, Array]
 """Losses and the logs of their P-probabilities."""
+
+
+# A delta below this is not worth knowing better.
+_VANISHING = 1e-200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +30,24 @@ class Target:
     delta: float | None = None
     epsilon: float | None = None
 
-    def wide(self, lower: float, upper: float) -> float:
-        """Width over allowed width; at most 1 is tight enough. Near zero the allowance becomes absolute."""
-        if math.isinf(upper):
-            return 0.0 if math.isinf(lower) else math.inf
-        if self.delta is not None:
-            return (upper - lower) / (self.tolerance * max(upper, self.tolerance))
-        return (upper - lower) / (self.tolerance * upper) if upper > 0 else 0.0
+    def excess(self, lower: float, upper: float, tilt: float) -> float:
+        """Width over allowed width; at most 1 is tight enough.
 
-    def answer(self, above: TailCurve, below: TailCurve) -> tuple[float, float]:
+        Near epsilon 0 the allowance is absolute: delta falls like e^(-tilt epsilon), so 1/tilt is the natural unit.
+        """
+        if lower == upper or (self.epsilon is not None and upper < _VANISHING):
+            return 0.0
+        if math.isinf(upper):
+            return math.inf
+        allowed = self.tolerance * (max(upper, 1 / tilt) if self.delta is not None else upper)
+        return (upper - lower) / allowed if allowed > 0 else math.inf
+
+    def acceptable(self, lower: float, upper: float, tilt: float) -> bool:
+        """Whether a delta is known as well as it would be from an epsilon of the asked tolerance."""
+        return self.epsilon is not None and self.excess(lower, upper, tilt) <= max(1.0, tilt * self.epsilon)
+
+    def answer(self, above: "TailCurve", below: "TailCurve") -> tuple[float, float]:
+        """Bounds read off the curves of the two lattice laws."""
         if self.delta is not None:
             upper = above.upper_epsilon(self.delta)
             return min(below.lower_epsilon(self.delta), upper), upper
@@ -43,11 +58,15 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Saddle:
-    """The tilt at which the tilted law centres on the answer, and the answer itself as the Renyi conversion sees it."""
+    """The tilt at which the tilted law centres on the answer, and the answer itself as the Renyi conversion sees it.
+
+    `spread` is the standard deviation of the tilted sum, `total` the number of releases.
+    """
 
     tilt: float
     epsilon: float
     log_delta: float
+    spread: float
     total: int
 
     @classmethod
@@ -68,10 +87,8 @@ class Saddle:
 
     def first_step(self, target: Target) -> float:
         """From the second-order gap of the two lattice laws: about (tilt + 1) total step^2 / 6 in epsilon."""
-        allowed = target.tolerance * max(self.epsilon, target.tolerance)
-        if target.epsilon is not None:
-            allowed = target.tolerance / self.tilt
-        return math.sqrt(3 * allowed / ((self.tilt + 1) * self.total))
+        allowed = target.tolerance * max(self.epsilon if target.delta is not None else 0.0, 1 / self.tilt)
+        return min(math.sqrt(3 * allowed / ((self.tilt + 1) * self.total)), max(self.spread, 1 / self.tilt) / 8)
 
 
 def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts: Array) -> Saddle:
@@ -80,7 +97,7 @@ def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts:
     cumulants = np.zeros(len(tilts))
     for (losses, logs), count in zip(laws, counts, strict=True):
         cumulants += [count * float(special.logsumexp(tilt * losses + logs)) for tilt in tilts]
-    constants = tilts * np.log(tilts / (1 + tilts)) - np.log1p(tilts)
+    constants = -tilts * np.log1p(1 / tilts) - np.log1p(tilts)
     log_delta = None
     if target.delta is not None:
         epsilons = (cumulants - math.log(target.delta) + constants) / tilts
@@ -94,4 +111,14 @@ def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts:
         log_deltas = cumulants - tilts * epsilon + constants
         best = int(np.argmin(log_deltas))
         log_delta = float(log_deltas[best]) if log_delta is None else log_delta
-    return Saddle(float(tilts[best]), epsilon, log_delta, sum(counts))
+    tilt = float(tilts[best])
+    variance = math.fsum(count * _variance(law, tilt) for law, count in zip(laws, counts, strict=True))
+    return Saddle(tilt, epsilon, log_delta, max(math.sqrt(variance), 1e-300), sum(counts))
+
+
+def _variance(law: Law, tilt: float) -> float:
+    """Of the tilted law."""
+    losses, logs = law
+    weights = np.exp(tilt * losses + logs - special.logsumexp(tilt * losses + logs))
+    mean = float(weights @ losses)
+    return float(weights @ (losses - mean) ** 2)

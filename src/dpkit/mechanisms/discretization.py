@@ -15,6 +15,8 @@ from dpkit.mechanisms.pair import DominatingPair
 Array = NDArray[np.float64]
 
 _ULP = 2.0**-52
+# Rounds of moving the lower law's cells, and the share of the heaviest cell that makes an outermost cell a pile.
+_PLACEMENTS, _PILE = 2, 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +88,14 @@ def lower_lattice(
     first, last = math.floor((low - offset) / step), math.ceil((high - offset) / step)
     points = offset + step * np.arange(first, last + 1)
     edges = np.append(points - step / 2, points[-1] + step / 2)
-    cells = _cells(pair, edges, points)
-    # Sampling piles up mass at one loss; the lattice goes through it. Other edges move to bring losses onto points.
-    miss = _miss(cells, points)
-    heaviest = miss[int(np.argmax(_log_weights(cells, points, tilt)))]
-    offset, points, edges, miss = offset + heaviest, points + heaviest, edges + heaviest, miss - heaviest
-    edges[1:-1] -= np.clip((miss[:-1] + miss[1:]) / 2, -step / 8, step / 8)
+    # Sampling piles up mass at one end of the losses: the lattice moves to go through that pile. Then each edge moves by
+    # the mean miss of the two cells it parts.
+    for _ in range(_PLACEMENTS):
+        cells = _cells(pair, edges, points)
+        miss, pile = _miss(cells, points), _pile(_log_weights(cells, points, tilt))
+        move, miss[pile] = miss[pile], 0.0
+        offset, points, edges = offset + move, points + move, edges + move
+        edges[1:-1] -= np.clip((miss[:-1] + miss[1:]) / 2, -step / 8, step / 8)
     cells = _cells(pair, edges, points)
     shift = _best_shift(_miss(cells, points), _log_weights(cells, points, tilt), step, tilt)
     return _lift(cells, points, shift, step, offset, first, pair.infinite_mass)
@@ -103,13 +107,16 @@ def _lift(
     """Merged cells moved onto the lattice `points + shift`, every comparison rounded towards smaller losses."""
     q, growth = -np.diff(cells.q), np.exp(points)
     error = cells.error + 4 * _ULP * growth * q
-    # P - e^target Q of each cell, and P - e^target Q of the cell above it at the same target: both from below.
-    surplus = cells.excess - math.expm1(shift) * growth * q - error
-    above = (cells.excess - math.expm1(shift - step) * growth * q - error)[1:]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        taken = np.where(surplus < 0, np.append(-surplus[:-1] / np.maximum(above, 0.0), np.inf), 0.0)
+    taken = _wanted(cells, growth * q, error, shift, step)
+    # An isolated outcome falls short by rounding only and has no neighbour to take from: the lattice gives way.
+    short = math.expm1(shift) * growth * q - cells.excess + error
+    rounding = (taken > 1) & (short < 4 * error) & (error < 1e-6 * step * growth * q)
+    if rounding.any():
+        shift -= float((short[rounding] / (growth * q)[rounding]).max()) * (1 + 1e-6)
+        taken = _wanted(cells, growth * q, error, shift, step)
     fails = ~(taken <= 1)
-    taken = np.where(fails, 0.0, taken)
+    wanted = np.where(fails, 0.0, taken * (1 + 64 * _ULP))
+    taken = _given_and_taken(wanted)
     narrowed = np.maximum.accumulate((cells.p * (1 - relative_error(cells.p)))[::-1])[::-1]
     narrowed = np.maximum(narrowed - infinite_mass, 0.0)
     masses = narrowed[:-1] - np.append(narrowed[1:-1], 0.0)
@@ -120,6 +127,29 @@ def _lift(
     probabilities = np.append(0.0, np.maximum(stay, 0.0))
     probabilities[:-1] += down
     return LatticeLoss(offset + shift, step, first - 1, probabilities, infinite_mass * (1 - 64 * _ULP))
+
+
+def _wanted(cells: "_Cells", scaled_q: Array, error: Array, shift: float, step: float) -> Array:
+    """The fraction of the next cell that lifts each cell to its target, from above; over 1 where nothing can."""
+    # P - e^target Q of each cell, and P - e^target Q of the cell above it at the same target: both from below.
+    surplus = cells.excess - math.expm1(shift) * scaled_q - error
+    above = np.append((cells.excess - math.expm1(shift - step) * scaled_q - error)[1:], 0.0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        wanted = np.where(surplus < 0, -surplus / np.maximum(above, 0.0), 0.0)
+    return np.where(np.isnan(wanted), np.inf, wanted)
+
+
+def _given_and_taken(wanted: Array) -> Array:
+    """The x with x_j = wanted_j (1 - x_{j-1}): a cell that gave to the one below needs to take less itself."""
+    constant, slope, distance = wanted.copy(), -wanted, 1
+    while distance < len(wanted) and np.abs(slope).max() > 1e-17:
+        constant[distance:] += slope[distance:] * constant[:-distance]
+        slope[distance:] *= slope[:-distance].copy()
+        slope[:distance] = 0.0
+        distance *= 2
+    # Rounded up: a larger x_{j-1} only lowers what x_j has to be.
+    taken = np.clip(constant, 0.0, 1.0)
+    return np.maximum(taken, wanted * (1 - np.append(0.0, taken[:-1])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,15 +187,24 @@ def _pairwise(values: Array) -> Array:
     return values[:-1] + values[1:]
 
 
+def _pile(log_weights: Array) -> int:
+    """The outermost cell that carries much of the tilted mass; the heaviest one where both ends thin out."""
+    heavy = np.flatnonzero(log_weights > log_weights.max() + math.log(_PILE))
+    thick = np.flatnonzero(log_weights > log_weights.max() - 40)
+    if heavy[0] == thick[0]:
+        return int(heavy[0])
+    return int(heavy[-1]) if heavy[-1] == thick[-1] else int(np.argmax(log_weights))
+
+
 def _best_shift(miss: Array, log_weights: Array, step: float, tilt: float) -> float:
     """Where to put the lattice: overshooting cells lose the overshoot, lifted ones the square of what they take."""
     weights = np.exp(log_weights - log_weights.max())
-    candidates = np.append(np.quantile(miss, (0.01, 0.1, 0.5, 0.9, 0.99)), miss[int(np.argmax(weights))])
+    candidates = {float(miss[weights >= share].max()) for share in (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-5)}
     next_weights = np.append(weights[1:], 0.0) * math.exp(-tilt * step)
 
     def cost(shift: float) -> float:
         short = shift - miss
-        unliftable = short * weights > step * next_weights
+        unliftable = short * weights > (step - short) * next_weights
         return float(weights @ np.where(short < 0, -short, np.where(unliftable, step, short * step * (tilt + 1))))
 
-    return float(min(candidates, key=cost))
+    return min(candidates, key=cost)

@@ -78,10 +78,12 @@ class Gaussian(Mechanism):
         return pair, pair
 
     def rdp(self, orders: ArrayLike, relation: NeighboringRelation) -> Array:
-        return np.asarray(orders, dtype=np.float64) * self.zcdp(relation)
+        orders, rho = np.asarray(orders, dtype=np.float64), self.zcdp(relation)
+        return orders * rho if rho else np.zeros(orders.shape)
 
     def zcdp(self, relation: NeighboringRelation) -> float:
-        return self._mu(relation) ** 2 / 2
+        mu = self._mu(relation)
+        return mu * mu / 2
 
     def grouped(self, size: int) -> "Gaussian":
         return Gaussian(self.noise_multiplier / size)

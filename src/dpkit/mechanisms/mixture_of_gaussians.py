@@ -31,7 +31,7 @@ class MixturePair(DominatingPair):
 
     def _log_ratio(self, x: ArrayLike) -> Array:
         with np.errstate(divide="ignore"):
-            return log_likelihood_ratio(x, 1.0, np.array(self.locations), np.log(self.weights))
+            return log_likelihood_ratio(x, np.array(self.locations), np.log(self.weights))
 
     def _inverse(self, loss: Array) -> Array:
         """The x at which log(dP/dQ) crosses `loss`; -inf below its range."""

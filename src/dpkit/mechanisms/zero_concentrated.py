@@ -36,7 +36,8 @@ class ZeroConcentrated(Mechanism):
         object.__setattr__(self, "rho", validation.non_negative("rho", self.rho))
 
     def rdp(self, orders: ArrayLike, relation: NeighboringRelation) -> Array:
-        return np.asarray(orders, dtype=np.float64) * self.zcdp(relation)
+        orders, rho = np.asarray(orders, dtype=np.float64), self.zcdp(relation)
+        return orders * rho if rho else np.zeros(orders.shape)
 
     def zcdp(self, relation: NeighboringRelation) -> float:
         NeighboringRelation(relation)

@@ -23,12 +23,10 @@ def normal_interval(low: ArrayLike, width: float) -> Array:
     low = np.asarray(low, dtype=np.float64)
     high = low + width
     if width < _NARROW:
-        middle = low + width / 2
+        # exp(-(m+t)^2/2) = exp(-m^2/2) exp(-t (m + t/2)); beyond |m| = 40 the density is zero in float64.
+        middle = np.clip(low + width / 2, -40.0, 40.0)
         offsets = width / 2 * _NODES
-        with np.errstate(over="ignore", invalid="ignore"):
-            # exp(-(m+t)^2/2) = exp(-m^2/2) exp(-t (m + t/2)); beyond |m| = 40 the density is zero in float64.
-            m = np.clip(middle, -40.0, 40.0)
-            ratio = np.exp(-offsets * (m[..., None] + offsets / 2)) @ _WEIGHTS
+        ratio = np.exp(-offsets * (middle[..., None] + offsets / 2)) @ _WEIGHTS
         return np.exp(-(middle**2) / 2) / _SQRT_TWO_PI * ratio * (width / 2)
     # Take both tails on the lighter side.
     flip = low > 0

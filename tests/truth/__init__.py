@@ -1,0 +1,1 @@
+"""Ground truth for composed privacy profiles, independent of the library under test."""
