@@ -72,7 +72,7 @@ def renyi_delta(curve: RenyiCurve, epsilon: float) -> Converted:
     # Bretagnolle-Huber: total variation, which is delta(0), is at most sqrt(1 - e^-KL), and KL at most any order's.
     total_variation = math.sqrt(-math.expm1(-float(curve(np.array([_LEAST_ORDER]))[0]) * (1 + _OUTWARD)))
     best = min(
-        Converted(math.exp(min(value + 1e-12 * (1 + abs(value)), 0.0)), order),
+        Converted(math.exp(min(max(value, -700.0) + 1e-12 * (1 + abs(value)), 0.0)), order),
         Converted(total_variation * (1 + 1e-12), _LEAST_ORDER),
         key=lambda c: c.value,
     )

@@ -103,7 +103,7 @@ def _single(pair: DominatingPair, target: Target) -> Certified:
             _profile(pair, inside) * (1 - _PROFILE_ACCURACY),
             _profile(pair, outside) * (1 + _PROFILE_ACCURACY),
         )
-        return Certified(lower, min(1.0, upper))
+        return Certified(lower, min(1.0, upper + 1e-300))
     assert target.delta is not None
     lower, _ = _invert(pair, target.delta * (1 + _PROFILE_ACCURACY))
     _, upper = _invert(pair, target.delta * (1 - _PROFILE_ACCURACY))

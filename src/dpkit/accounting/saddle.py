@@ -60,12 +60,13 @@ class Target:
 class Saddle:
     """The tilt at which the tilted law centres on the answer, and the answer itself as the Renyi conversion sees it.
 
-    `spread` is the standard deviation of the tilted sum, `total` the number of releases.
+    `width` is the standard deviation of the sum, `spread` that of the tilted sum, `total` the number of releases.
     """
 
     tilt: float
     epsilon: float
     log_delta: float
+    width: float
     spread: float
     total: int
 
@@ -82,13 +83,16 @@ class Saddle:
         return _best(laws, counts, target, math.log(nearby.tilt) + np.array([-0.1, -0.05, 0.0, 0.05, 0.1]))
 
     def budget(self, target: Target) -> float:
-        """Probability that may move to infinity: a small part of the allowed change of delta."""
-        return math.exp(max(self.log_delta, -650.0)) * min(1e-2, 0.03 * target.tolerance)
+        """Probability that may move to infinity: a small part of the allowed change of a delta estimated too large."""
+        return math.exp(max(self.log_delta, -640.0)) * min(1e-2, 3e-5 * target.tolerance)
 
     def first_step(self, target: Target) -> float:
         """From the second-order gap of the two lattice laws: about (tilt + 1) total step^2 / 6 in epsilon."""
         allowed = target.tolerance * max(self.epsilon if target.delta is not None else 0.0, 1 / self.tilt)
-        return min(math.sqrt(3 * allowed / ((self.tilt + 1) * self.total)), max(self.spread, 1 / self.tilt) / 8)
+        return min(
+            math.sqrt(3 * allowed / ((self.tilt + 1) * self.total)),
+            max(self.spread, min(1 / self.tilt, self.width)) / 8,
+        )
 
 
 def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts: Array) -> Saddle:
@@ -112,8 +116,11 @@ def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts:
         best = int(np.argmin(log_deltas))
         log_delta = float(log_deltas[best]) if log_delta is None else log_delta
     tilt = float(tilts[best])
-    variance = math.fsum(count * _variance(law, tilt) for law, count in zip(laws, counts, strict=True))
-    return Saddle(tilt, epsilon, log_delta, max(math.sqrt(variance), 1e-300), sum(counts))
+    width, spread = (
+        max(1e-300, math.sqrt(math.fsum(count * _variance(law, t) for law, count in zip(laws, counts, strict=True))))
+        for t in (0.0, tilt)
+    )
+    return Saddle(tilt, epsilon, log_delta, width, spread, sum(counts))
 
 
 def _variance(law: Law, tilt: float) -> float:
