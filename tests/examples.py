@@ -92,13 +92,23 @@ def by_name(rows: list[Row]) -> dict:
 
 
 WITH_PAIRS = [row for row in ROWS if row.has_pairs]
-RELATED = [(row, relation) for row in ROWS for relation in row.relations]
 DIRECTIONS = ("present", "absent")
 
 
-def each_related(rows: list[Row]) -> dict:
-    """Keyword arguments of `pytest.mark.parametrize` for a row under each relation it supports."""
-    cases = [(row, relation) for row in rows for relation in row.relations]
+def each_related(rows: list[Row], *, distinct: bool = False) -> dict:
+    """Keyword arguments of `pytest.mark.parametrize` for a row under each relation it supports.
+
+    Args:
+        distinct: leave out relations whose views equal those of an earlier one.
+    """
+    cases = []
+    for row in rows:
+        seen = []
+        for relation in row.relations:
+            view = row.mechanism.dominating_pairs(relation) if row.has_pairs else row.mechanism.zcdp(relation)
+            if not distinct or view not in seen:
+                cases.append((row, relation))
+            seen.append(view)
     return {"argvalues": cases, "ids": [f"{row.name}-{relation}" for row, relation in cases]}
 
 

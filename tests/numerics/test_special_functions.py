@@ -106,12 +106,12 @@ def test_log_likelihood_ratio(components, sigma):
         np.concatenate([[0], np.sort(np.random.default_rng(3).integers(1, 2**20, components - 1)), [2**20]])
     )
     weights, locations = counts / 2**20, np.arange(components) * 0.5 + 0.25
-    x = np.concatenate([np.linspace(-40, 40, 9) * sigma, [locations[-1] / 2 + 1e-9, 1e-12]])
-    values = log_likelihood_ratio(x, sigma, locations, np.log(weights))
-    exact_locations = [mp.mpf(c) / mp.mpf(sigma) for c in locations]
+    scaled = locations / sigma
+    x = np.concatenate([np.linspace(-40, 40, 9), [scaled[-1] / 2 + 1e-9, 1e-12]])
+    values = log_likelihood_ratio(x, scaled, np.log(weights))
+    exact = [mp.mpf(c) for c in scaled]
     for point, value in zip(x.tolist(), values.tolist(), strict=True):
-        scaled = mp.mpf(point) / mp.mpf(sigma)
-        truth = log_ratio(scaled, exact_locations, [mp.mpf(w) for w in weights])
+        truth = log_ratio(mp.mpf(point), exact, [mp.mpf(w) for w in weights])
         # Relative accuracy, but for cancellation between the terms of one exponent.
-        size = max(float(abs(c * scaled) + c * c / 2) for c in exact_locations)
+        size = max(float(abs(c * point) + c * c / 2) for c in exact)
         assert abs(value - float(truth)) <= 4e-15 * abs(float(truth)) + 8e-16 * size, point

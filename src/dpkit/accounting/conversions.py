@@ -40,7 +40,7 @@ def log_delta_from_renyi(divergence: Array, orders: Array, epsilon: float) -> Ar
 
 def renyi_epsilon(curve: RenyiCurve, delta: float) -> Converted:
     """The smallest epsilon over all orders, continuous; `inf` where no order gives one."""
-    pure = float(curve(np.array([math.inf]))[0])
+    pure = float(curve(np.array([math.inf]))[0]) * (1 + 1e-14)
     if delta == 1:
         return Converted(0.0, None)
     best = Converted(pure, math.inf)
@@ -62,7 +62,7 @@ def renyi_epsilon(curve: RenyiCurve, delta: float) -> Converted:
 
 def renyi_delta(curve: RenyiCurve, epsilon: float) -> Converted:
     """The smallest delta over all orders, continuous."""
-    if curve(np.array([math.inf]))[0] <= epsilon:
+    if curve(np.array([math.inf]))[0] * (1 + 1e-14) <= epsilon:
         return Converted(0.0, math.inf)
 
     def objective(orders: Array) -> Array:

@@ -77,11 +77,16 @@ class TailCurve:
 
     def upper_delta(self, epsilon: float) -> float:
         """Never below delta(epsilon) of the composed law."""
-        k = int(np.searchsorted(self.grid, epsilon - self.margin, side="left"))
-        if k == 0 or k == len(self.grid):
-            return 1.0 if k == 0 else min(1.0, self._infinite_upper + math.exp(min(self.log_noise[-1], 0.0)))
-        value = self._inside(k, epsilon - self.margin) * (1 + self.relative) + math.exp(min(self.log_noise[k - 1], 0.0))
-        return min(1.0, self._infinite_upper + value)
+        if epsilon < self.grid[0]:
+            return 1.0
+        # Losses may be off by the margin; delta falls at most as fast as epsilon rises.
+        point = max(epsilon - self.margin, float(self.grid[0]))
+        below = point - (epsilon - self.margin)
+        k = max(int(np.searchsorted(self.grid, point, side="left")), 1)
+        if k == len(self.grid):
+            return min(1.0, self._infinite_upper + math.exp(min(self.log_noise[-1], 0.0)))
+        value = self._inside(k, point) * (1 + self.relative) + math.exp(min(self.log_noise[k - 1], 0.0))
+        return min(1.0, self._infinite_upper + value + below)
 
     def lower_delta(self, epsilon: float) -> float:
         """Never above delta(epsilon) of the composed law."""
@@ -90,7 +95,10 @@ class TailCurve:
             return self._infinite_lower
         # Below the grid the value at its first point is a valid lower bound, because delta decreases.
         point = max(epsilon + self.margin, float(self.grid[0]))
-        noise = math.exp(min(self.log_noise[max(k - 1, 0)], 0.0))
+        log_noise = float(self.log_noise[max(k - 1, 0)])
+        if log_noise >= 0:
+            return self._infinite_lower
+        noise = math.exp(log_noise)
         return min(1.0, self._infinite_lower + max(0.0, self._inside(max(k, 1), point) * (1 - self.relative) - noise))
 
     def upper_epsilon(self, delta: float) -> float:
@@ -114,7 +122,8 @@ class TailCurve:
         if self._infinite_lower > delta:
             return math.inf
         scaled = self._scaled(self.partial) * (1 - self.relative)
-        exceeds = self._infinite_lower + scaled - np.exp(np.minimum(self.log_noise, 1.0)) > delta
+        exceeds = self._infinite_lower + scaled - np.exp(np.minimum(self.log_noise, 0.0)) > delta
+        exceeds &= self.log_noise < 0
         if not exceeds.any():
             return 0.0
         k = len(exceeds) - 1 - int(np.argmax(exceeds[::-1]))
@@ -133,7 +142,7 @@ class TailCurve:
         return float(self._scaled(value))
 
     def _scaled(self, value: ArrayLike) -> Array:
-        """e^log_scale times a sum; beyond e^1 any number serves, because delta is at most 1."""
+        """e^log_scale times a sum; beyond e^1, which only noise of size 1 and more can reach, any number serves."""
         with np.errstate(divide="ignore"):
             return np.exp(np.minimum(self.log_scale + np.log(value), 1.0))
 
@@ -174,7 +183,8 @@ def compose_lattices(
     partial = np.append(np.cumsum(slope[:0:-1])[::-1], 0.0) * -math.expm1(-step)
     if start == 0 and grid[0] > 0:
         # Nothing lies below the window, so the same sums reach down to epsilon 0.
-        below = np.append(0.0, grid[0] - np.geomspace(grid[0], min(step, grid[0] / 2), _BELOW)[1:])
+        gaps = np.geomspace(grid[0], step, _BELOW)[1:] if grid[0] > step else np.array([])
+        below = np.append(0.0, grid[0] - gaps)
         partial = np.append(partial[0] - np.expm1(below - grid[0]) * slope[0], partial)
         slope = np.append(np.exp(below - grid[0]) * slope[0], slope)
         grid = np.append(below, grid)

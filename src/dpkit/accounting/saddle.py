@@ -88,11 +88,13 @@ class Saddle:
 
     def first_step(self, target: Target) -> float:
         """From the second-order gap of the two lattice laws: about (tilt + 1) total step^2 / 6 in epsilon."""
+        # No coarser than the sum itself, where it varies at all.
+        scale = max(self.spread, min(1 / self.tilt, self.width)) / 8
+        coarsest = scale if scale > 1e-290 else math.inf
+        if self.log_delta < math.log(_VANISHING) - 40 and coarsest < math.inf:
+            return coarsest
         allowed = target.tolerance * max(self.epsilon if target.delta is not None else 0.0, 1 / self.tilt)
-        return min(
-            math.sqrt(3 * allowed / ((self.tilt + 1) * self.total)),
-            max(self.spread, min(1 / self.tilt, self.width)) / 8,
-        )
+        return min(math.sqrt(3 * allowed / ((self.tilt + 1) * self.total)), coarsest)
 
 
 def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts: Array) -> Saddle:

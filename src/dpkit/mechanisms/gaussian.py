@@ -83,7 +83,8 @@ class Gaussian(Mechanism):
 
     def zcdp(self, relation: NeighboringRelation) -> float:
         mu = self._mu(relation)
-        return mu * mu / 2
+        # Never rounded down to the zero of a release that depends on nothing.
+        return max(mu * mu / 2, 5e-324) if mu else 0.0
 
     def grouped(self, size: int) -> "Gaussian":
         return Gaussian(self.noise_multiplier / size)

@@ -84,7 +84,7 @@ class SampledPair(DominatingPair):
         q = self.sampling_probability
         loss = -loss if self.adding else loss
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            # Dividing first keeps digits when both e^loss - 1 and q are small; below -log 2, where q > 1/2, 1 - q is exact.
+            # Dividing first keeps digits when e^loss - 1 and q are small; below -log 2, q > 1/2 and 1 - q is exact.
             near = np.log1p(np.maximum(np.expm1(loss) / q, -1.0))
             far = np.log(np.maximum(np.exp(loss) - (1 - q), 0.0) / q)
             inner = np.where(loss > -math.log(2), near, far)

@@ -19,6 +19,7 @@ from dpkit.relations import NeighboringRelation
 
 # Cells of the lattice from which the Renyi divergences of a sampled bounded loss are bounded.
 _RENYI_CELLS = 8192
+_ROUNDING = 2 * _RENYI_CELLS * 2.0**-53
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +104,13 @@ class PoissonSampled(Mechanism):
     def grouped(self, size: int) -> Mechanism:
         if not isinstance(self.mechanism, Gaussian) or not self.mechanism.noise_multiplier:
             return super().grouped(size)
+        if size > 1000:
+            raise UnsupportedViewError(self, "group", f"the binomial weights of {size} units exceed float64")
         q, members = self.sampling_probability, np.arange(size + 1)
         weights = [math.comb(size, j) * q**j * (1 - q) ** (size - j) for j in range(size + 1)]
+        if 0 < q < 1:
+            # A weight that underflows is rounded up: more mass on a larger sensitivity is never less revealing.
+            weights = [max(weight, 5e-324) for weight in weights]
         return MixtureOfGaussians(self.mechanism.noise_multiplier, tuple(members.tolist()), tuple(weights))
 
 
@@ -115,9 +121,19 @@ def _bounded_renyi(mechanism: Mechanism, orders: Array, pair: DominatingPair) ->
         return np.full(orders.shape, math.inf)
     if not (math.isfinite(low) and math.isfinite(high) and high < 700):
         raise UnsupportedViewError(mechanism, "RDP", "its privacy loss is unbounded", ("pld",))
+    if high == low:
+        return np.zeros(orders.shape)
     lattice = upper_lattice(pair, (high - low) / _RENYI_CELLS, low, high)
+    if lattice.infinite_mass:
+        return np.full(orders.shape, math.inf)
     powers = np.where(np.isinf(orders), 1.0, orders - 1)[:, None]
     kept = lattice.probabilities > 0
     values, probabilities = lattice.values[kept], lattice.probabilities[kept]
-    moments = np.log(np.exp(powers * (values - high)) @ probabilities) / powers[:, 0] + high
+    # Term by term E[e^((a-1) L)] - 1 keeps the digits of a tiny divergence; a large one is scaled by its largest term.
+    with np.errstate(over="ignore", invalid="ignore"):
+        growth = np.expm1(powers * values)
+        small = np.log1p(growth @ probabilities + _ROUNDING * (np.abs(growth) @ probabilities))
+    top = values[-1]
+    large = np.log(np.exp(powers * (values - top)) @ probabilities) + powers[:, 0] * top + _ROUNDING
+    moments = np.where(powers[:, 0] * high < 1, small, large) / powers[:, 0] + lattice.value_error
     return np.where(np.isinf(orders), high, np.clip(moments, 0.0, high))

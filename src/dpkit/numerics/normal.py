@@ -48,25 +48,24 @@ def shifted_normal_delta(mu: float, epsilon: float) -> float:
     if epsilon < 0:
         # P - e^eps Q = (1 - e^eps) + e^eps (Q - e^-eps P): no cancellation on this side either.
         return -math.expm1(epsilon) + math.exp(epsilon) * shifted_normal_delta(mu, -epsilon)
-    if u < -1:
-        # Both terms are of order one and far apart.
-        return float(special.ndtr(-u) - math.exp(epsilon + special.log_ndtr(-u - mu)))
     log_density = -u * u / 2 - math.log(_SQRT_TWO_PI)
-    if log_density < -745:
-        return 0.0
-    return math.exp(log_density) * _mills_difference(u, mu)
+    density = math.exp(log_density) if log_density > -745 else 0.0
+    if u < -1:
+        # Both terms are of order one and far apart; the second one is phi(u) R(u + mu), R the Mills ratio.
+        return float(special.ndtr(-u)) - density * _mills(u + mu)
+    return density * _mills_difference(u, mu) if density else 0.0
+
+
+def _mills(x: float) -> float:
+    """(1 - Phi(x)) / phi(x)."""
+    return math.sqrt(math.pi / 2) * float(special.erfcx(x / math.sqrt(2)))
 
 
 def _mills_difference(u: float, mu: float) -> float:
-    """`R(u) - R(u + mu)` with R the Mills ratio (1 - Phi)/phi, for u >= -1 and mu > 0."""
-
-    def mills(x: float) -> float:
-        return math.sqrt(math.pi / 2) * float(special.erfcx(x / math.sqrt(2)))
-
+    """`R(u) - R(u + mu)` with R the Mills ratio, for u >= -1 and mu > 0."""
     if mu > 0.5 * (1 + abs(u)):
-        return mills(u) - mills(u + mu)
-    # -R'(x) = 1 - x R(x) = integral of t e^{-x t - t^2/2} over t > 0, integrated again from u to u + mu:
-    # integral of e^{-u t - t^2/2} (1 - e^{-mu t}) dt. Every factor is positive, so nothing cancels.
+        return _mills(u) - _mills(u + mu)
+    # R(x) is the integral of e^{-x t - t^2/2} over t > 0; in the difference every factor stays positive.
     scale = 1 / (1 + max(u, 0.0))
     t, weights = _half_line_nodes()
     t = t * scale

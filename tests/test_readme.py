@@ -1,0 +1,103 @@
+"""README.md says what really happens: its commands are run, and the numbers it shows are compared.
+
+Its Python examples run as doctests.
+"""
+
+import itertools
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from dpkit import training
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
+SHELL = [text.strip() for language, text in BLOCKS if language == "sh"]
+SHOWN = [
+    (command.strip(), shown)
+    for (language, command), (following, shown) in itertools.pairwise(BLOCKS)
+    if (language, following) == ("sh", "text")
+]
+
+
+def dpkit(command: str) -> subprocess.CompletedProcess[str]:
+    """Runs the last part of a shell command, which calls dpkit, in this interpreter."""
+    program, *arguments = shlex.split(command.split("&&")[-1])
+    assert program == "dpkit"
+    return subprocess.run(
+        [sys.executable, "-m", "dpkit", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+def plain(text: str) -> str:
+    """`text` without table borders and line breaks, and numbers without thousands separators."""
+    words = " ".join(re.sub(r"[│┌┐└┘─┬┴]", " ", text).split())
+    return re.sub(r"(?<=\d),(?=\d{3})", "", words)
+
+
+def test_the_two_commands_come_first():
+    assert re.fullmatch(r"pip install .* && dpkit epsilon examples/mnist_dpsgd\.toml", SHELL[0])
+    assert re.fullmatch(r"pip install .* && python -m pytest .*", SHELL[1])
+
+
+def test_every_job_is_shown_with_its_output():
+    assert [shlex.split(command.split("&&")[-1])[1] for command, _ in SHOWN] == ["epsilon", "calibrate", "report"]
+
+
+@pytest.mark.parametrize(("command", "shown"), SHOWN, ids=[command for command, _ in SHOWN])
+def test_the_output_shown_is_the_output(command, shown):
+    result = dpkit(command)
+    assert result.returncode == 0, result.stderr
+    actual = plain(result.stdout)
+    compared = 0
+    # "..." stands for lines left out.
+    for piece in re.split(r"^\.\.\.$", shown, flags=re.MULTILINE):
+        words, numbers = NUMBER.split(plain(piece)), [float(text) for text in NUMBER.findall(plain(piece))]
+        found = re.search(f"({NUMBER.pattern})".join(map(re.escape, words)), actual)
+        assert found, f"not printed by `{command}`: {plain(piece)}"
+        assert [float(text) for text in found.groups()] == pytest.approx(numbers, rel=2e-3)
+        compared += len(numbers)
+    assert compared
+
+
+@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "toml"])
+def test_the_config_shown_is_valid(text):
+    config = training.TrainingConfig.parse(tomllib.loads(text))
+    example = training.load_config(ROOT / "examples" / "mnist_dpsgd.toml")
+    assert training.plan(config).mechanism == training.plan(example).mechanism
+
+
+@pytest.mark.parametrize("sampler", ["poisson", "shuffle", "full_batch", "min_sep"])
+def test_every_sampler_has_a_row(sampler):
+    assert re.search(rf"^\| `{sampler}` \|", README, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("sampler", ["fixed_size", "cyclic_poisson", "balls_in_bins"])
+def test_samplers_said_to_be_refused_are(sampler, tmp_path):
+    assert f"`{sampler}`" in README
+    example = (ROOT / "examples" / "mnist_dpsgd.toml").read_text(encoding="utf-8")
+    path = tmp_path / "train.toml"
+    path.write_text(example.replace('sampling = "poisson"', f'sampling = "{sampler}"'), encoding="utf-8")
+    result = dpkit(f"dpkit epsilon {shlex.quote(str(path))}")
+    assert result.returncode == 2
+    assert sampler in result.stderr
+    assert not result.stdout
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
