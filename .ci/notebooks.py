@@ -10,6 +10,10 @@ for path in sorted(pathlib.Path("notebooks").glob("*.ipynb")):
     began = time.monotonic()
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     print(f"{path}: {len(notebook.cells)} cells in {time.monotonic() - began:.0f} s")

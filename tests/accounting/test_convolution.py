@@ -63,7 +63,7 @@ weights = st.lists(st.integers(0, 50), min_size=2, max_size=6).filter(lambda w: 
 )
 def test_curve_brackets_exact_convolution(first, second, counts, starts, tilt, epsilon, infinite, offset):
     laws = [law(first, starts[0], infinite=infinite, offset=offset), law(second, starts[1])]
-    curve = compose_lattices(laws, list(counts), saddle(tilt, epsilon), 1e8)
+    curve, _ = compose_lattices(laws, list(counts), saddle(tilt, epsilon), 1e8)
     exact = exact_delta(laws, list(counts), epsilon)
     assert curve.lower_delta(epsilon) <= exact * (1 + 1e-12) + 1e-300
     assert exact <= curve.upper_delta(epsilon) * (1 + 1e-12)
@@ -72,7 +72,7 @@ def test_curve_brackets_exact_convolution(first, second, counts, starts, tilt, e
 @pytest.mark.parametrize("epsilon", [0.3, 1.1, 2.0, 3.3])
 def test_curve_is_accurate_at_its_saddle(epsilon):
     laws, counts = [law([30, 20, 15, 10, 5, 2, 1], -2), law([5, 1], 0)], [6, 3]
-    curve = compose_lattices(laws, counts, saddle(2.0, epsilon), 1e8)
+    curve, _ = compose_lattices(laws, counts, saddle(2.0, epsilon), 1e8)
     exact = exact_delta(laws, counts, epsilon)
     assert curve.lower_delta(epsilon) == pytest.approx(exact, rel=1e-10)
     assert curve.upper_delta(epsilon) == pytest.approx(exact, rel=1e-10)
@@ -87,7 +87,7 @@ def test_error_bound_covers_the_error_of_the_transform():
     for epsilon in (10.8, 12.0, 14.0):
         share = epsilon / (count * step)
         tilt = math.log(share * (1 - p) / (p * (1 - share))) / step
-        curve = compose_lattices([lattice], [count], saddle(tilt, epsilon), 1e9)
+        curve, _ = compose_lattices([lattice], [count], saddle(tilt, epsilon), 1e9)
         k = np.arange(math.ceil(epsilon / step), 12_000)
         log_terms = (
             np.array([math.lgamma(count + 1) - math.lgamma(j + 1) - math.lgamma(count - j + 1) for j in k.tolist()])
@@ -105,7 +105,7 @@ def test_error_bound_covers_the_error_of_the_transform():
 def test_poor_tilt_loses_accuracy_not_soundness():
     laws, counts = [law([30, 20, 15, 10, 5, 2, 1], -2)], [6]
     for tilt in (1e-4, 1e-2, 50.0, 400.0):
-        curve = compose_lattices(laws, counts, saddle(tilt, 1.0), 1e8)
+        curve, _ = compose_lattices(laws, counts, saddle(tilt, 1.0), 1e8)
         for epsilon in (0.0, 0.5, 1.0, 2.5, 6.0, 9.0):
             exact = exact_delta(laws, counts, epsilon)
             assert curve.lower_delta(epsilon) <= exact * (1 + 1e-12)

@@ -36,7 +36,7 @@ EXTREMES = {
 
 
 @pytest.mark.parametrize("name", EXTREMES)
-@pytest.mark.parametrize("delta", [1e-300, 1e-30, 1e-5, 0.5, 0.999999])
+@pytest.mark.parametrize("delta", [1e-300, 1e-5, 0.999999])
 def test_extremes_give_sound_bounds(name, delta):
     """No exception, no warning (warnings are errors here), no NaN, and accountants never contradict one another."""
     bounds = [accountant.epsilon(EXTREMES[name], delta=delta) for accountant in (PLD, RDP, ZCDP)]
@@ -46,7 +46,7 @@ def test_extremes_give_sound_bounds(name, delta):
 
 
 @pytest.mark.parametrize("name", EXTREMES)
-@pytest.mark.parametrize("epsilon", [0.0, 1e-6, 1.0, 50.0, 1e6])
+@pytest.mark.parametrize("epsilon", [0.0, 1.0, 1e6])
 def test_extremes_give_sound_deltas(name, epsilon):
     bounds = [accountant.delta(EXTREMES[name], epsilon=epsilon) for accountant in (PLD, RDP, ZCDP)]
     for b in bounds:

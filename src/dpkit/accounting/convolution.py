@@ -29,11 +29,11 @@ _ULP = 2.0**-52
 _WRAPPED = 1e-17
 # Spectrum entries below e^-_NEGLIGIBLE are zero: their total is far below the rounding already accounted for.
 _NEGLIGIBLE = 80.0
-# Exponents kept on the lattice around the reference epsilon.
-_REACH = 600.0
+# Exponents between which the curve is kept around the reference epsilon, and how far the sums run beyond the curve.
+_DOWN, _UP, _CUT = 200.0, 100.0, 60.0
 
 
-_BYTES_PER_POINT = 200
+_BYTES_PER_POINT = 100
 # Points between epsilon 0 and the window, denser towards the window, where the noise changes fast.
 _BELOW = 400
 
@@ -81,10 +81,10 @@ class TailCurve:
             return 1.0
         # Losses may be off by the margin; delta falls at most as fast as epsilon rises.
         point = max(epsilon - self.margin, float(self.grid[0]))
-        below = point - (epsilon - self.margin)
+        below = max(0.0, point - (epsilon - self.margin))
+        # Beyond the grid its last value holds, because delta decreases.
+        point = min(point, float(self.grid[-1]))
         k = max(int(np.searchsorted(self.grid, point, side="left")), 1)
-        if k == len(self.grid):
-            return min(1.0, self._infinite_upper + math.exp(min(self.log_noise[-1], 0.0)))
         value = self._inside(k, point) * (1 + self.relative) + math.exp(min(self.log_noise[k - 1], 0.0))
         return min(1.0, self._infinite_upper + value + below)
 
@@ -149,7 +149,7 @@ class TailCurve:
 
 def compose_lattices(
     lattices: Sequence[LatticeLoss], counts: Sequence[int], saddle: Saddle, max_memory: float
-) -> TailCurve:
+) -> tuple[TailCurve, int]:
     """The tail of the sum of independent losses, each repeated, near the epsilon that `saddle` expects.
 
     Args:
@@ -157,6 +157,9 @@ def compose_lattices(
         counts: their numbers of repetitions.
         saddle: the tilt, and where the curve is wanted; a poor one costs accuracy, which the curve states.
         max_memory: bytes.
+
+    Returns:
+        The curve, and the number of lattice points it took.
 
     Raises:
         OutOfMemoryError: the window does not fit.
@@ -169,26 +172,13 @@ def compose_lattices(
     if _BYTES_PER_POINT * size > max_memory:
         raise OutOfMemoryError(size, max_memory)
     density, noise = _convolve(laws, counts, first, size)
-    log_moment = math.fsum(count * k for (_, k), count in zip(tilted, counts, strict=True))
     offset = math.fsum(count * lattice.offset for lattice, count in zip(lattices, counts, strict=True))
+    values = offset + step * (first + np.arange(size))
+    grid, partial, slope = _suffix_sums(values, density, step, tilt, reference)
+    log_moment = math.fsum(count * k for (_, k), count in zip(tilted, counts, strict=True))
     finite = math.fsum(count * math.log1p(-law.infinite_mass) for law, count in zip(lattices, counts, strict=True))
     margin = math.fsum(count * law.value_error for law, count in zip(lattices, counts, strict=True))
-    values = offset + step * (first + np.arange(size))
-    # e^{-t (x - reference)} must stay representable on the part of the lattice that is kept.
-    start = min(int(np.searchsorted(values, reference - _REACH / tilt)), size - 2)
-    grid = values[start:]
-    weights = density[start:] * np.exp(np.minimum(-tilt * (grid - reference), _REACH))
-    # Suffix sums of positive terms only: nothing cancels.
-    slope = _discounted_suffix_sum(weights, step)
-    partial = np.append(np.cumsum(slope[:0:-1])[::-1], 0.0) * -math.expm1(-step)
-    if start == 0 and grid[0] > 0:
-        # Nothing lies below the window, so the same sums reach down to epsilon 0.
-        gaps = np.geomspace(grid[0], step, _BELOW)[1:] if grid[0] > step else np.array([])
-        below = np.append(0.0, grid[0] - gaps)
-        partial = np.append(partial[0] - np.expm1(below - grid[0]) * slope[0], partial)
-        slope = np.append(np.exp(below - grid[0]) * slope[0], slope)
-        grid = np.append(below, grid)
-    return TailCurve(
+    curve = TailCurve(
         grid=grid,
         partial=partial,
         slope=slope,
@@ -199,6 +189,32 @@ def compose_lattices(
         relative=math.expm1(min((1000 * sum(counts) + 4 * size) * _ULP, 700.0)),
         margin=margin + 8 * _ULP * (abs(reference) + abs(offset)),
     )
+    return curve, size
+
+
+def _suffix_sums(
+    values: Array, density: Array, step: float, tilt: float, reference: float
+) -> tuple[Array, Array, Array]:
+    """Grid, `partial` and `slope` of a `TailCurve`, from sums of positive terms only: nothing cancels."""
+    start = min(int(np.searchsorted(values, reference - _DOWN / tilt)), len(values) - 2)
+    stop = max(int(np.searchsorted(values, reference + _UP / tilt)), start + 2)
+    grid = values[start:stop]
+    # Where the sums overflow, noise of size 1 and more has overtaken them anyway.
+    weights = density[start:stop] * np.exp(np.minimum(-tilt * (grid - reference), 600.0))
+    slope = _discounted_suffix_sum(weights, step)
+    partial = np.append(np.cumsum(slope[:0:-1])[::-1], 0.0) * -math.expm1(-step)
+    if stop < len(values):
+        # What was cut off counts for e^-_CUT at most, if the curve ends well before.
+        end = max(2, int(np.searchsorted(grid, grid[-1] - _CUT / tilt)))
+        grid, partial, slope = grid[:end], partial[:end], slope[:end]
+    if start == 0 and grid[0] > 0:
+        # Nothing lies below the window, so the same sums reach down to epsilon 0.
+        gaps = np.geomspace(grid[0], step, _BELOW)[1:] if grid[0] > step else np.array([])
+        below = np.append(0.0, grid[0] - gaps)
+        partial = np.append(partial[0] - np.expm1(below - grid[0]) * slope[0], partial)
+        slope = np.append(np.exp(below - grid[0]) * slope[0], slope)
+        grid = np.append(below, grid)
+    return grid, partial, slope
 
 
 def _log_noise(noise: float, tilt: float, step: float) -> float:
@@ -208,7 +224,7 @@ def _log_noise(noise: float, tilt: float, step: float) -> float:
     """
     peak = 1 / (1 + tilt)
     norm = math.sqrt(peak**2 + 2 / (step * 2 * tilt * (2 * tilt + 1) * (2 * tilt + 2)))
-    return math.log(noise * norm + _WRAPPED * peak)
+    return math.log(noise * norm + _WRAPPED * peak + math.exp(-_CUT))
 
 
 def _tilt(lattice: LatticeLoss, tilt: float) -> tuple[Array, float]:
@@ -250,7 +266,8 @@ def _convolve(laws: Sequence[tuple[Array, Array]], counts: Sequence[int], first:
     """Probabilities of the tilted sum at indices first..first+size-1 (wrapped), and a 2-norm bound on their error."""
     spectrum = np.ones(size // 2 + 1, dtype=np.complex128)
     start = 0
-    per_fft = 16 * _ULP * max(1.0, math.log2(size))
+    # Higham's constant is 6.7 unit roundoffs per doubling; the radices 2, 3, 5 in use stay below 10.
+    per_fft = 5 * _ULP * max(1.0, math.log2(size))
     error, growth = 0.0, 0.0
     for (index, logs), count in zip(laws, counts, strict=True):
         w = np.exp(logs)

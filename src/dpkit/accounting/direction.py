@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 
 # Losses beyond this overflow float64; a mechanism that has them with relevant probability is not accounted here.
 _LARGEST_LOSS = 690.0
+# Two steps beyond the largest loss still do not overflow.
+_COARSEST_STEP = 8.0
 _MAX_REFINEMENTS = 6
 # Relative accuracy of a pair's own profile, and of an epsilon as its argument.
 _PROFILE_ACCURACY, _ARGUMENT_ACCURACY = 1e-11, 2e-15
@@ -142,36 +144,47 @@ def _refine(parts: Sequence[tuple[DominatingPair, int]], target: Target, ignore_
     counts = [count for _, count in parts]
     saddle = Saddle.search([_sketch(pair) for pair, _ in parts], counts, target)
     ranges = [_range(pair, saddle.budget(target) / sum(counts)) for pair, _ in parts]
-    lower, upper = (0.0, math.inf) if target.delta is not None else (0.0, 1.0)
+    widest = max(high - low for low, high in ranges)
     # A direction that only has to stay below the other one may try coarsely first.
-    step, smallest = saddle.first_step(target) * (8 if ignore_below else 1), 0.0
+    step, fitting = saddle.first_step(target) * (8 if ignore_below else 1), math.inf
+    best = Certified(0.0, math.inf if target.delta is not None else 1.0, tight=False)
     for _ in range(_MAX_REFINEMENTS):
-        widest = max(high - low for low, high in ranges)
-        step = max(step, smallest, widest * _BYTES_PER_CELL / target.max_memory)
+        step = min(max(step, widest * _BYTES_PER_CELL / target.max_memory), _COARSEST_STEP)
         offsets, step = _align(parts, step, saddle.spread)
         laws = [(pair, step, *ends, offset) for (pair, _), ends, offset in zip(parts, ranges, offsets, strict=True)]
-        above = [upper_lattice(*law) for law in laws]
-        saddle = saddle.sharpen([(law.values, _log(law.probabilities)) for law in above], counts, target)
-        below = [lower_lattice(*law, saddle.tilt) for law in laws]
         try:
-            curves = [compose_lattices(side, counts, saddle, target.max_memory) for side in (above, below)]
+            lower, upper, saddle, size = _attempt(laws, counts, saddle, target)
         except OutOfMemoryError as error:
-            if smallest or upper < (math.inf if target.delta is not None else 1.0):
+            step *= 1.1 * error.excess
+            if step > 0.8 * fitting:
                 break
-            smallest = step = step * error.excess * 1.1
             continue
-        new_lower, new_upper = target.answer(*curves)
-        shrinks = new_upper - new_lower < 0.9 * (upper - lower)
-        lower, upper = max(lower, new_lower), min(upper, new_upper)
-        excess = target.excess(lower, upper, saddle.tilt)
-        refined = step * min(0.5, max(0.05, 0.8 / math.sqrt(excess))) if excess > 0 else step
-        dear = len(curves[0].grid) * step / refined > _DEAR
-        if excess <= 1 or upper <= ignore_below or (dear and target.acceptable(lower, upper, saddle.tilt)):
-            return Certified(lower, upper)
+        shrinks, fitting = upper - lower < 0.9 * (best.upper - best.lower), step
+        best = Certified(max(best.lower, lower), min(best.upper, upper), tight=False)
+        excess = target.excess(best.lower, best.upper, saddle.tilt)
+        refined = step * min(0.5, max(0.05, 0.8 / math.sqrt(excess))) if excess > 1 else step
+        dear = size * step / refined > _DEAR
+        if (
+            excess <= 1
+            or best.upper <= ignore_below
+            or (dear and target.acceptable(best.lower, best.upper, saddle.tilt))
+        ):
+            return dataclasses.replace(best, tight=True)
         if not shrinks:
             break
         step = refined
-    return Certified(lower, upper, tight=False)
+    return best
+
+
+def _attempt(laws: Sequence[tuple], counts: Sequence[int], saddle: Saddle, target: Target) -> tuple:
+    """(lower, upper, sharper saddle, lattice points) from the two lattice laws of one step."""
+    lattices = [upper_lattice(*law) for law in laws]
+    saddle = saddle.sharpen([(lattice.values, _log(lattice.probabilities)) for lattice in lattices], counts, target)
+    curve, size = compose_lattices(lattices, counts, saddle, target.max_memory)
+    upper = target.upper(curve)
+    lattices = [lower_lattice(*law, saddle.tilt) for law in laws]
+    curve, _ = compose_lattices(lattices, counts, saddle, target.max_memory)
+    return min(target.lower(curve), upper), upper, saddle, size
 
 
 def _align(parts: Sequence[tuple[DominatingPair, int]], step: float, spread: float) -> tuple[list[float], float]:

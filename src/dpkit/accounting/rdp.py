@@ -23,7 +23,7 @@ class RdpAccountant(PrivacyAccountant):
 
     >>> from dpkit import mechanisms
     >>> round(RdpAccountant().epsilon(mechanisms.Gaussian(1.0), delta=1e-5).upper, 3)
-    4.729
+    4.728
     """
 
     def curve(self, mechanism: Mechanism) -> RenyiCurve:
@@ -57,7 +57,7 @@ class ZcdpAccountant(PrivacyAccountant):
 
     >>> from dpkit import mechanisms
     >>> round(ZcdpAccountant().epsilon(mechanisms.Gaussian(1.0), delta=1e-5).upper, 3)
-    4.729
+    4.728
     """
 
     def rho(self, mechanism: Mechanism) -> float:

@@ -46,14 +46,19 @@ class Target:
         """Whether a delta is known as well as it would be from an epsilon of the asked tolerance."""
         return self.epsilon is not None and self.excess(lower, upper, tilt) <= max(1.0, tilt * self.epsilon)
 
-    def answer(self, above: "TailCurve", below: "TailCurve") -> tuple[float, float]:
-        """Bounds read off the curves of the two lattice laws."""
+    def upper(self, above: "TailCurve") -> float:
+        """The upper bound read off the curve of a law above the truth."""
         if self.delta is not None:
-            upper = above.upper_epsilon(self.delta)
-            return min(below.lower_epsilon(self.delta), upper), upper
+            return above.upper_epsilon(self.delta)
         assert self.epsilon is not None
-        upper = above.upper_delta(self.epsilon)
-        return min(below.lower_delta(self.epsilon), upper), upper
+        return above.upper_delta(self.epsilon)
+
+    def lower(self, below: "TailCurve") -> float:
+        """The lower bound read off the curve of a law below the truth."""
+        if self.delta is not None:
+            return below.lower_epsilon(self.delta)
+        assert self.epsilon is not None
+        return below.lower_delta(self.epsilon)
 
 
 @dataclasses.dataclass(frozen=True)
