@@ -1,9 +1,12 @@
 """dpkit: certified differential-privacy accounting and mechanisms for people who train models."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpkit.relations import NeighboringRelation
+
+if TYPE_CHECKING:
+    from dpkit import accounting, interop, mechanisms, training
 
 __version__ = "0.1.0"
 __all__ = ["NeighboringRelation", "__version__", "accounting", "interop", "mechanisms", "training"]

@@ -83,7 +83,7 @@ def _bracket(gap: Callable[[float], float]) -> tuple[float, float | None]:
 
 
 def _root(gap: Callable[[float], float], failing: float, enough: float) -> float:
-    """The upper end of a bracket of relative width `_RESOLUTION`: secant steps in the logarithm, halving when they stall."""
+    """The upper end of a bracket of relative width `_RESOLUTION`: secant steps in the logarithm, or halving."""
     low, high = (math.log(failing), gap(failing)), (math.log(enough), gap(enough))
     halve = False
     while high[0] - low[0] > _RESOLUTION:

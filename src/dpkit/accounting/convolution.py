@@ -14,15 +14,17 @@ wrap-around by Chernoff's bound on the tilted law.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft, special
+from scipy import fft
 
 from dpkit.accounting.saddle import Saddle
 from dpkit.mechanisms.discretization import LatticeLoss
+from dpkit.numerics.logspace import log_sum_exp
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 _ULP = 2.0**-52
 # Tilted probability allowed to fall outside the FFT window.
@@ -168,7 +170,7 @@ def compose_lattices(
     tilted = [_tilt(lattice, tilt) for lattice in lattices]
     laws = [(lattice.first + np.arange(len(logs)), logs) for lattice, (logs, _) in zip(lattices, tilted, strict=True)]
     first, last = _window(laws, counts)
-    size = fft.next_fast_len(max(last - first + 1, 2), real=True)
+    size = cast(int, fft.next_fast_len(max(last - first + 1, 2), real=True))
     if _BYTES_PER_POINT * size > max_memory:
         raise OutOfMemoryError(size, max_memory)
     density, noise = _convolve(laws, counts, first, size)
@@ -231,15 +233,15 @@ def _tilt(lattice: LatticeLoss, tilt: float) -> tuple[Array, float]:
     """The logs of the tilted law and of its normaliser."""
     with np.errstate(divide="ignore"):
         exponents = np.log(lattice.probabilities) + tilt * lattice.values
-    log_moment = float(special.logsumexp(exponents))
+    log_moment = log_sum_exp(exponents)
     return exponents - log_moment, log_moment
 
 
 def _window(laws: Sequence[tuple[Array, Array]], counts: Sequence[int]) -> tuple[int, int]:
     """Lattice indices outside which the tilted sum falls with probability at most _WRAPPED (Chernoff)."""
     kept = [(index[logs > -600], logs[logs > -600]) for index, logs in laws]
-    means = [float(index @ np.exp(logs)) for index, logs in kept]
-    spread = [float(((index - mean) ** 2) @ np.exp(logs)) for (index, logs), mean in zip(kept, means, strict=True)]
+    means = [float((index * np.exp(logs)).sum()) for index, logs in kept]
+    spread = [float(((index - m) ** 2 * np.exp(logs)).sum()) for (index, logs), m in zip(kept, means, strict=True)]
     variance = math.fsum(count * s for count, s in zip(counts, spread, strict=True))
     center = math.fsum(count * mean for count, mean in zip(counts, means, strict=True))
     lowest = sum(count * int(index[0]) for (index, _), count in zip(kept, counts, strict=True))
@@ -253,7 +255,7 @@ def _window(laws: Sequence[tuple[Array, Array]], counts: Sequence[int]) -> tuple
         for factor in (0.2, 0.4, 0.7, 1.0, 1.4):
             exponent = sign * factor * scale
             log_mgf = math.fsum(
-                count * float(special.logsumexp(exponent * (index - mean) + logs))
+                count * log_sum_exp(exponent * (index - mean) + logs)
                 for (index, logs), mean, count in zip(kept, means, counts, strict=True)
             )
             best = min(best, (log_mgf + log_tail) / (factor * scale))
@@ -276,14 +278,18 @@ def _convolve(laws: Sequence[tuple[Array, Array]], counts: Sequence[int], first:
         start += count * center
         folded = np.bincount((index - center) % size, weights=w, minlength=size)
         peak, folded[0] = folded[0], 0.0
-        norm = float(np.linalg.norm(folded))
+        norm = _norm(folded)
         error += count * (per_fft * norm + 4 * _ULP)
         growth += count * (per_fft * norm * math.sqrt(size) + 4 * _ULP)
         spectrum *= _power(fft.rfft(folded) + peak, count)
-    density = fft.irfft(spectrum, size)
-    density = np.roll(density, (start - first) % size)
-    error = error * math.exp(min(growth, 700.0)) + (per_fft + 4 * _ULP * len(counts)) * float(np.linalg.norm(density))
+    density = np.roll(cast(Array, fft.irfft(spectrum, size)), (start - first) % size)
+    error = error * math.exp(min(growth, 700.0)) + (per_fft + 4 * _ULP * len(counts)) * _norm(density)
     return np.maximum(density, 0.0), error + 1e-30
+
+
+def _norm(values: Array) -> float:
+    """The 2-norm; BLAS would start threads for it."""
+    return math.sqrt(float(np.square(values).sum()))
 
 
 def _power(spectrum: NDArray[np.complex128], count: int) -> NDArray[np.complex128]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from dpkit.accounting.convolution import OutOfMemoryError, compose_lattices
 from dpkit.accounting.saddle import Saddle, Target
 from dpkit.mechanisms.discretization import lower_lattice, upper_lattice
@@ -176,7 +177,12 @@ def _refine(parts: Sequence[tuple[DominatingPair, int]], target: Target, ignore_
     return best
 
 
-def _attempt(laws: Sequence[tuple], counts: Sequence[int], saddle: Saddle, target: Target) -> tuple:
+def _attempt(
+    laws: Sequence[tuple[DominatingPair, float, float, float, float]],
+    counts: Sequence[int],
+    saddle: Saddle,
+    target: Target,
+) -> tuple[float, float, Saddle, int]:
     """(lower, upper, sharper saddle, lattice points) from the two lattice laws of one step."""
     lattices = [upper_lattice(*law) for law in laws]
     saddle = saddle.sharpen([(lattice.values, _log(lattice.probabilities)) for lattice in lattices], counts, target)

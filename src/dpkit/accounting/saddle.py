@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+
+from dpkit.numerics.logspace import log_sum_exp
 
 if TYPE_CHECKING:
     from dpkit.accounting.convolution import TailCurve
@@ -78,7 +79,7 @@ class Saddle:
     @classmethod
     def search(cls, laws: Sequence[Law], counts: Sequence[int], target: Target) -> "Saddle":
         """From scratch, to a few per cent of the tilt."""
-        logs = np.arange(-14.0, 25.0, 0.5)
+        logs = np.arange(-14.0, 25.0, 0.7)
         return _best(laws, counts, target, logs).sharpen(laws, counts, target)
 
     def sharpen(self, laws: Sequence[Law], counts: Sequence[int], target: Target) -> "Saddle":
@@ -107,21 +108,21 @@ def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts:
     tilts = np.exp(log_tilts)
     cumulants = np.zeros(len(tilts))
     for (losses, logs), count in zip(laws, counts, strict=True):
-        cumulants += [count * float(special.logsumexp(tilt * losses + logs)) for tilt in tilts]
+        cumulants += [count * log_sum_exp(tilt * losses + logs) for tilt in tilts]
     constants = -tilts * np.log1p(1 / tilts) - np.log1p(tilts)
-    log_delta = None
     if target.delta is not None:
-        epsilons = (cumulants - math.log(target.delta) + constants) / tilts
+        log_delta = math.log(target.delta)
+        epsilons = (cumulants - log_delta + constants) / tilts
         best = int(np.argmin(epsilons))
-        epsilon, log_delta = float(epsilons[best]), math.log(target.delta)
+        epsilon = float(epsilons[best])
+        if epsilon < 0:
+            # Epsilon is 0; the tilt that matters is the one of delta(0).
+            epsilon, best = 0.0, int(np.argmin(cumulants + constants))
     else:
-        epsilon = target.epsilon
-    if log_delta is None or epsilon < 0:
-        # A negative estimate means epsilon 0; the tilt that matters is the one of delta(0).
-        epsilon = max(epsilon or 0.0, 0.0)
+        epsilon = cast(float, target.epsilon)
         log_deltas = cumulants - tilts * epsilon + constants
         best = int(np.argmin(log_deltas))
-        log_delta = float(log_deltas[best]) if log_delta is None else log_delta
+        log_delta = float(log_deltas[best])
     tilt = float(tilts[best])
     width, spread = (
         max(1e-300, math.sqrt(math.fsum(count * _variance(law, t) for law, count in zip(laws, counts, strict=True))))
@@ -133,6 +134,7 @@ def _best(laws: Sequence[Law], counts: Sequence[int], target: Target, log_tilts:
 def _variance(law: Law, tilt: float) -> float:
     """Of the tilted law."""
     losses, logs = law
-    weights = np.exp(tilt * losses + logs - special.logsumexp(tilt * losses + logs))
-    mean = float(weights @ losses)
-    return float(weights @ (losses - mean) ** 2)
+    exponents = tilt * losses + logs
+    weights = np.exp(exponents - log_sum_exp(exponents))
+    mean = float((weights * losses).sum())
+    return float((weights * (losses - mean) ** 2).sum())

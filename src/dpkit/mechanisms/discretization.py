@@ -6,13 +6,14 @@ floating point, not only in exact arithmetic.
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpkit.mechanisms.pair import DominatingPair
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 _ULP = 2.0**-52
 # Rounds of moving the lower law's cells, and the share of the heaviest cell that makes an outermost cell a pile.
@@ -88,8 +89,8 @@ def lower_lattice(
     first, last = math.floor((low - offset) / step), math.ceil((high - offset) / step)
     points = offset + step * np.arange(first, last + 1)
     edges = np.append(points - step / 2, points[-1] + step / 2)
-    # Sampling piles up mass at one end of the losses: the lattice moves to go through that pile. Then each edge moves by
-    # the mean miss of the two cells it parts.
+    # Sampling piles up mass at one end of the losses: the lattice moves to go through that pile. Then each edge moves
+    # by the mean miss of the two cells it parts.
     for _ in range(_PLACEMENTS):
         cells = _cells(pair, edges, points)
         miss, pile = _miss(cells, points), _pile(_log_weights(cells, points, tilt))

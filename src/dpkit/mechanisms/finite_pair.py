@@ -23,7 +23,8 @@ class FinitePair(DominatingPair):
 
     def sf(self, loss: ArrayLike) -> tuple[Array, Array]:
         losses, p = np.array(self.losses), np.array(self.probabilities)
-        above = np.searchsorted(losses, np.asarray(loss, dtype=np.float64), side="right")
+        loss = np.asarray(loss, dtype=np.float64)
+        above = np.searchsorted(losses, loss, side="right")
         p_tail = _suffix_sums(p) + self.infinite_probability
         # P[L > inf] is zero: an outcome of infinite loss is above every finite threshold only.
         return np.where(np.isposinf(loss), 0.0, p_tail[above]), _suffix_sums(p * np.exp(-losses))[above]

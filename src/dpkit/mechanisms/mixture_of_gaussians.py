@@ -38,13 +38,12 @@ class MixturePair(DominatingPair):
         top = max(self.locations)
         # log w_top + c_top x - c_top^2/2 <= log(dP/dQ) <= max(0, c_top x), up to the sign of x.
         high = (loss - math.log(self.weights[self.locations.index(top)]) + top * top / 2) / top
-        low = np.minimum(loss / top, 0.0) - 1.0
-        floor = self.loss_floor
-        reachable = loss > floor
-        if floor > -math.inf:
+        reachable = loss > self.loss_floor
+        if self.loss_floor > -math.inf:
+            # No mass lies below -40.
             low = np.full(loss.shape, -40.0)
         else:
-            low = np.minimum(low, (loss - 1.0) / min(self.locations))
+            low = np.minimum(loss, 0.0) / min(self.locations) - 1.0
         high = np.maximum(high, low + 1.0)
         for _ in range(80):
             middle = (low + high) / 2
@@ -101,8 +100,9 @@ class MixturePair(DominatingPair):
 
 @dataclasses.dataclass(frozen=True)
 class MixtureOfGaussians(Mechanism):
-    """Adds N(0, noise_multiplier^2) to a sum that one unit moves by `sensitivities[j]` with probability `probabilities[j]`.
+    """Adds N(0, noise_multiplier^2) to a sum that one unit moves by a random amount.
 
+    That is `sensitivities[j]` with probability `probabilities[j]`.
     Poisson sampling is the two-point case (0, 1); a group of k Poisson-sampled units is the binomial case.
 
     Args:

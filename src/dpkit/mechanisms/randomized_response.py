@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from dpkit import validation
 from dpkit.mechanisms.base import Mechanism, UnsupportedViewError
 from dpkit.mechanisms.finite_pair import DISJOINT, IDENTICAL, FinitePair
-from dpkit.mechanisms.pair import Array, DominatingPair
+from dpkit.mechanisms.pair import Array
 from dpkit.numerics.exponential import exp_remainder
 from dpkit.relations import NeighboringRelation
 
@@ -49,7 +49,7 @@ class RandomizedResponse(Mechanism):
         object.__setattr__(self, "noise_parameter", validation.probability("noise_parameter", self.noise_parameter))
         object.__setattr__(self, "num_buckets", validation.count("num_buckets", self.num_buckets, minimum=2))
 
-    def dominating_pairs(self, relation: NeighboringRelation) -> tuple[DominatingPair, DominatingPair]:
+    def dominating_pairs(self, relation: NeighboringRelation) -> tuple[FinitePair, FinitePair]:
         relation, p, k = NeighboringRelation(relation), self.noise_parameter, self.num_buckets
         if relation is NeighboringRelation.ADD_OR_REMOVE_ONE:
             raise UnsupportedViewError(

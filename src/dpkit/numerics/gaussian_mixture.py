@@ -1,12 +1,14 @@
 """Renyi divergences between a location mixture of normals and the centred normal."""
 
 import math
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from dpkit.numerics.exponential import exp_remainder
+from dpkit.numerics.logspace import log_sum_exp
 
 Array = NDArray[np.float64]
 
@@ -19,7 +21,7 @@ def log_likelihood_ratio(x: ArrayLike, locations: Array, log_weights: Array) -> 
     """`log(dP/dQ)(x)` for P = sum_j w_j N(c_j, 1), Q = N(0, 1); `locations` (m,), shaped like `x`."""
     x = np.asarray(x, dtype=np.float64)[..., None]
     exponents = locations * x - locations * locations / 2
-    large = special.logsumexp(exponents + log_weights, axis=-1)
+    large = cast(Array, special.logsumexp(exponents + log_weights, axis=-1))
     with np.errstate(over="ignore"):
         total = (np.exp(log_weights) * np.expm1(exponents)).sum(axis=-1)
     # log1p keeps the digits of a ratio near one; logsumexp serves everywhere else.
@@ -66,7 +68,7 @@ def _divergence(order: float, locations: Array, log_weights: Array, reverse: boo
     power = 1 - order if reverse else order
     log_ratio = log_likelihood_ratio(x, locations, log_weights)
     log_density = -(x**2) / 2 + math.log(step / math.sqrt(2 * math.pi))
-    log_moment = float(special.logsumexp(log_density + power * log_ratio))
+    log_moment = log_sum_exp(log_density + power * log_ratio)
     if log_moment < 1:
         log_moment = math.log1p(float(_excess(log_density, log_ratio, power).sum()))
     return log_moment / (order - 1)
