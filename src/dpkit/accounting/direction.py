@@ -21,8 +21,10 @@ _LARGEST_LOSS = 690.0
 _COARSEST_STEP = 8.0
 _MAX_REFINEMENTS = 6
 # Relative accuracy of a pair's own profile, and of an epsilon as its argument.
-_PROFILE_ACCURACY, _ARGUMENT_ACCURACY = 1e-11, 2e-15
+_PROFILE_ACCURACY, _ARGUMENT_ACCURACY = 1e-10, 2e-15
 _BYTES_PER_CELL = 400
+# A Gaussian of this mu has losses that float64 exponentials hold with room to spare.
+_WIDEST_PIECE = 4.0
 # Beyond this many lattice points a delta known as well as epsilon need be is good enough.
 _DEAR = 2**20
 # A lattice is made to fit atoms unless that takes more points than this across one standard deviation of the sum.
@@ -45,9 +47,20 @@ def merge(parts: Sequence[tuple[DominatingPair, int]]) -> list[tuple[DominatingP
     merged = [(pair, count) for pair, count in counts.items() if pair.loss_range != (0.0, 0.0) or pair.infinite_mass]
     if mus:
         largest = max(mu for mu, _ in mus)
-        total = math.fsum(count * (mu / largest) ** 2 for mu, count in mus)
-        merged.append((GaussianPair(largest * math.sqrt(total)), 1))
+        total = largest * math.sqrt(math.fsum(count * (mu / largest) ** 2 for mu, count in mus))
+        merged.append(_split(total, sum(count for _, count in merged)))
     return merged
+
+
+def _split(mu: float, others: int) -> tuple[DominatingPair, int]:
+    """A Gaussian as the composition of equal smaller ones: exact, and their losses need fewer lattice points.
+
+    Alone it stays whole, because its profile is a closed form.
+    """
+    if not others or mu > 1e6:
+        return GaussianPair(mu), 1
+    pieces = max(math.ceil((mu / _WIDEST_PIECE) ** 2), min(math.ceil((8 * mu) ** 2), others // 4 + 1))
+    return GaussianPair(mu / math.sqrt(pieces)), pieces
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,7 +142,7 @@ def _warnings(config: TrainingConfig) -> Iterator[str]:
     counted, begun = participations(config) or 0, passes(config)
     if training.epochs is not None and begun > counted:
         yield (
-            f"Counted as {plain(training.epochs)} passes. A loop of {config.iterations:,} steps could use a "
+            f"Counted as {plain(training.epochs)} passes. A loop of {config.iterations:,} steps could use one "
             f"{config.data.unit} {begun:,} times; if the code counts steps, write iterations = {config.iterations} "
             "instead of epochs."
         )
