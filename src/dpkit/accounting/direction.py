@@ -59,7 +59,7 @@ def _split(mu: float, others: int) -> tuple[DominatingPair, int]:
     """
     if not others or mu > 1e6:
         return GaussianPair(mu), 1
-    pieces = max(math.ceil((mu / _WIDEST_PIECE) ** 2), min(math.ceil((8 * mu) ** 2), others // 4 + 1))
+    pieces = max(math.ceil((mu / _WIDEST_PIECE) ** 2), others // 4 + 1)
     return GaussianPair(mu / math.sqrt(pieces)), pieces
 
 
@@ -212,9 +212,9 @@ def _align(parts: Sequence[tuple[DominatingPair, int]], step: float, spread: flo
     The lower law pays for every concentration off its lattice: atoms, and the finite end of a loss range, where
     sampling piles up the mass of all runs that the unit hardly touched.
     """
-    _, leader = max((count, -i) for i, (_, count) in enumerate(parts))
-    atoms = parts[-leader][0].atoms
-    gap = float(np.diff(atoms).min(initial=math.inf)) if len(atoms) > 1 else math.inf
+    # One anchor per part is free, through its offset; of the parts with several atoms the most repeated counts most.
+    several = [(count, -i) for i, (pair, count) in enumerate(parts) if len(pair.atoms) > 1]
+    gap = float(np.diff(parts[-max(several)[1]][0].atoms).min()) if several else math.inf
     if gap < math.inf and gap * _MOST_POINTS > spread:
         step = gap / math.ceil(gap / step)
     offsets = []
