@@ -16,6 +16,7 @@ from dpkit.mechanisms import DominatingPair, FinitePair, GaussianPair, LaplacePa
 from dpkit.mechanisms.discretization import relative_error
 from dpkit.mechanisms.finite_pair import DISJOINT, IDENTICAL
 from dpkit.mechanisms.mixture_of_gaussians import MixturePair
+from dpkit.numerics.gaussian_mixture import log_likelihood_ratio
 from examples import distinct_pairs
 from mechanisms.exact import exact, mp
 
@@ -62,7 +63,8 @@ def _cases() -> dict[str, tuple[DominatingPair, np.ndarray]]:
             quantiles = QUANTILES[::3] if members > 10 else QUANTILES
             for adding in (False, True):
                 pair = MixturePair(locations, _binomial(members, q), adding)
-                losses = pair._log_ratio(quantiles * (1 if sigma > 0.5 else sigma))
+                x = quantiles * (1 if sigma > 0.5 else sigma)
+                losses = log_likelihood_ratio(x, np.array(pair.locations), np.log(pair.weights))
                 cases[f"mixture-{members + 1}-{sigma}-{q}-{shift}-{adding}"] = pair, -losses if adding else losses
     # Each outcome is as likely under Q as its mirror image under P.
     rest, tail = 0.25 * math.exp(-2.0), 0.1 * math.exp(-1e-9)
