@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from dpkit.mechanisms import DominatingPair
+from dpkit.mechanisms import DominatingPair, discretization
 from dpkit.mechanisms.discretization import LatticeLoss, lower_lattice, upper_lattice
 from examples import distinct_pairs
 
@@ -103,3 +103,24 @@ def test_mass_piled_up_off_the_lattice_costs_less_than_a_step(name):
         for epsilon, exact in profile(name):
             assert hockey_stick(upper, epsilon) - exact <= step
             assert exact - hockey_stick(lower, epsilon) <= step
+
+
+def test_cells_stay_above_the_point_they_may_fall_to():
+    """The step-down of an unliftable cell is sound only within these limits, whatever the pair."""
+    assert -1 / 2 - discretization._PLACEMENTS * discretization._EDGE_MOVE > -1 + discretization._HIGHEST_SHIFT
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("share", [0.03, 0.2, 0.7])
+@pytest.mark.parametrize("tilt", [0.0, 1.0, 30.0])
+def test_coarse_laws_bracket_too(name, share, tilt):
+    """Steps far too large for accuracy: cells that cannot be lifted, piles and isolated atoms all occur."""
+    pair = PAIRS[name]
+    low, high = reach(pair)
+    step = share * (high - low)
+    for offset in (0.0, 0.37 * step):
+        lower, upper = lower_lattice(pair, step, low, high, offset, tilt), upper_lattice(pair, step, low, high, offset)
+        for epsilon in np.linspace(low - step, high + step, 29):
+            exact = pair.delta(float(epsilon))
+            assert hockey_stick(lower, epsilon) <= exact * (1 + 1e-9) + 1e-15
+            assert exact <= hockey_stick(upper, epsilon) * (1 + 1e-9) + 1e-15

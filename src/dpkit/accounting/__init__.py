@@ -4,5 +4,16 @@ from dpkit.accounting.base import Bounds, PrivacyAccountant
 from dpkit.accounting.calibration import calibrate
 from dpkit.accounting.pld import PldAccountant
 from dpkit.accounting.rdp import RdpAccountant, ZcdpAccountant
+from dpkit.accounting.tradeoff import advantage, trade_off, true_positive_rate
 
-__all__ = ["Bounds", "PldAccountant", "PrivacyAccountant", "RdpAccountant", "ZcdpAccountant", "calibrate"]
+__all__ = [
+    "Bounds",
+    "PldAccountant",
+    "PrivacyAccountant",
+    "RdpAccountant",
+    "ZcdpAccountant",
+    "advantage",
+    "calibrate",
+    "trade_off",
+    "true_positive_rate",
+]

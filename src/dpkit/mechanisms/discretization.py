@@ -18,6 +18,9 @@ Array = NDArray[Any]
 _ULP = 2.0**-52
 # Rounds of moving the lower law's cells, and the share of the heaviest cell that makes an outermost cell a pile.
 _PLACEMENTS, _PILE = 2, 0.01
+# Furthest an edge moves in a round, and the lattice after the last, in steps: every cell stays above the point below
+# its own, -1/2 - _PLACEMENTS * _EDGE_MOVE > -1 + _HIGHEST_SHIFT.
+_EDGE_MOVE, _HIGHEST_SHIFT = 1 / 8, 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +99,7 @@ def lower_lattice(
         miss, pile = _miss(cells, points), _pile(_log_weights(cells, points, tilt))
         move, miss[pile] = miss[pile], 0.0
         offset, points, edges = offset + move, points + move, edges + move
-        edges[1:-1] -= np.clip((miss[:-1] + miss[1:]) / 2, -step / 8, step / 8)
+        edges[1:-1] -= np.clip((miss[:-1] + miss[1:]) / 2, -_EDGE_MOVE * step, _EDGE_MOVE * step)
     cells = _cells(pair, edges, points)
     shift = _best_shift(_miss(cells, points), _log_weights(cells, points, tilt), step, tilt)
     return _lift(cells, points, shift, step, offset, first, pair.infinite_mass)
@@ -121,7 +124,8 @@ def _lift(
     narrowed = np.maximum.accumulate((cells.p * (1 - relative_error(cells.p)))[::-1])[::-1]
     narrowed = np.maximum(narrowed - infinite_mass, 0.0)
     masses = narrowed[:-1] - np.append(narrowed[1:-1], 0.0)
-    # A cell that cannot be lifted moves down one point; its loss exceeds its lower edge, which exceeds that point.
+    # A cell that cannot be lifted moves down one point; its loss exceeds its lower edge, which exceeds that point
+    # because no edge and no shift went further than they may.
     down = np.where(fails, masses * (1 - np.append(0.0, taken[:-1])), 0.0)
     lifted = np.append(masses[1:], 0.0) * taken
     stay = masses - np.append(0.0, lifted[:-1]) - down + lifted
@@ -190,8 +194,8 @@ def _pairwise(values: Array) -> Array:
 
 def _pile(log_weights: Array) -> int:
     """The outermost cell that carries much of the tilted mass; the heaviest one where both ends thin out."""
-    heavy = np.flatnonzero(log_weights > log_weights.max() + math.log(_PILE))
-    thick = np.flatnonzero(log_weights > log_weights.max() - 40)
+    heavy = np.flatnonzero(log_weights >= log_weights.max() + math.log(_PILE))
+    thick = np.flatnonzero(log_weights >= log_weights.max() - 40)
     if heavy[0] == thick[0]:
         return int(heavy[0])
     return int(heavy[-1]) if heavy[-1] == thick[-1] else int(np.argmax(log_weights))
@@ -199,8 +203,11 @@ def _pile(log_weights: Array) -> int:
 
 def _best_shift(miss: Array, log_weights: Array, step: float, tilt: float) -> float:
     """Where to put the lattice: overshooting cells lose the overshoot, lifted ones the square of what they take."""
+    if log_weights.max() == -math.inf:
+        return 0.0
     weights = np.exp(log_weights - log_weights.max())
-    candidates = {float(miss[weights >= share].max()) for share in (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-5)}
+    shares = (1.0, 0.3, 0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-5)
+    candidates = {min(float(miss[weights >= share].max()), _HIGHEST_SHIFT * step) for share in shares}
     next_weights = np.append(weights[1:], 0.0) * math.exp(-tilt * step)
 
     def cost(shift: float) -> float:
