@@ -153,3 +153,10 @@ def test_bad_options_are_named(options):
 def test_not_a_mechanism_is_named():
     with pytest.raises(ValueError, match="mechanism"):
         PLD.epsilon(1.1, delta=1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(2.0, 1.0), (-1e-9, 1.0), (math.nan, 1.0), (0.0, math.nan)])
+def test_contradictory_bounds_are_refused(lower, upper):
+    """A lower bound above an upper one is a bug somewhere; it must surface instead of being clipped away."""
+    with pytest.raises(ArithmeticError):
+        accounting.Bounds(lower, upper)

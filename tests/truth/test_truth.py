@@ -24,6 +24,7 @@ from truth.composition import (
     sampled_gaussian_delta,
     sampled_gaussian_step_delta,
 )
+from truth.generate import sampled
 
 CASES = {case["name"]: case for case in json.loads(Path(__file__).with_name("compositions.json").read_text())}
 
@@ -32,15 +33,6 @@ CASES = {case["name"]: case for case in json.loads(Path(__file__).with_name("com
 def _precision() -> Any:
     with mp.workdps(DIGITS):
         yield
-
-
-def sampled(noise_multiplier: float, sampling_probability: float, count: int) -> Part:
-    return {
-        "kind": "sampled_gaussian",
-        "noise_multiplier": noise_multiplier,
-        "sampling_probability": sampling_probability,
-        "count": count,
-    }
 
 
 def agree(actual: Any, expected: Any, digits: int = 14) -> bool:

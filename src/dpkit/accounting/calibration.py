@@ -72,8 +72,9 @@ def _bracket(gap: Callable[[float], float]) -> tuple[float, float | None]:
         enough *= 2
         if enough > _LARGEST:
             raise ValueError(
-                f"target_epsilon is out of reach: noise multiplier {enough / 2:.3g} still gives {math.exp(excess):.3g} "
-                "times the target; raise the target or lower what the rest of the run spends"
+                f"target_epsilon is out of reach: noise multiplier {enough / 2:.3g} still gives "
+                f"{math.exp(min(excess, 700.0)):.3g} times the target; raise the target or lower what the rest of the "
+                "run spends"
             )
     while gap(enough / 2) <= 0:
         enough /= 2

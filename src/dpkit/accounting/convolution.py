@@ -33,8 +33,6 @@ _WRAPPED = 1e-17
 _NEGLIGIBLE = 80.0
 # Exponents between which the curve is kept around the reference epsilon, and how far the sums run beyond the curve.
 _DOWN, _UP, _CUT = 200.0, 100.0, 60.0
-
-
 _BYTES_PER_POINT = 100
 # Points between epsilon 0 and the window, denser towards the window, where the noise changes fast.
 _BELOW = 400

@@ -203,7 +203,7 @@ def _attempt(
     upper = target.upper(curve)
     lattices = [lower_lattice(*law, saddle.tilt) for law in laws]
     curve, _ = compose_lattices(lattices, counts, saddle, target.max_memory)
-    return min(target.lower(curve), upper), upper, saddle, size
+    return target.lower(curve), upper, saddle, size
 
 
 def _align(parts: Sequence[tuple[DominatingPair, int]], step: float, spread: float) -> tuple[list[float], float]:

@@ -84,7 +84,6 @@ class PldAccountant(PrivacyAccountant):
         except UnsupportedViewError:
             return Bounds(lower, upper, note=reason)
         if other.upper < upper:
-            return Bounds(
-                min(lower, other.upper), other.upper, order=other.order, note=f"upper is the Renyi bound: {reason}"
-            )
+            # A Renyi bound below our lower one would be a contradiction, which `Bounds` refuses.
+            return Bounds(lower, other.upper, order=other.order, note=f"upper is the Renyi bound: {reason}")
         return Bounds(lower, upper, note=reason)

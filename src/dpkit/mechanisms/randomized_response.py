@@ -30,7 +30,8 @@ class RandomizedResponse(Mechanism):
         ValueError: a parameter is outside its range.
 
     Guarantees: exact privacy loss distributions. Under `REPLACE_ONE` the unit's bucket changes; under
-    `REPLACE_SPECIAL` the special record reports a uniform bucket. Under `ADD_OR_REMOVE_ONE` a missing report would
+    `REPLACE_SPECIAL` the special record reports a uniform bucket; Poisson-sampled, so must every unit that was not
+    drawn, because a missing report would show who was. Under `ADD_OR_REMOVE_ONE` a missing report would
     reveal the absence, so no view exists.
 
     References: Warner (1965); Kairouz, Oh and Viswanath (2014).
