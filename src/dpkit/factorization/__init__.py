@@ -5,6 +5,7 @@ from dpkit.factorization.banded_toeplitz import BandedToeplitz
 from dpkit.factorization.base import Strategy
 from dpkit.factorization.blt import BufferedLinearToeplitz
 from dpkit.factorization.dense import Dense
+from dpkit.factorization.files import SavedStrategy, load, save
 from dpkit.factorization.identity import Identity
 from dpkit.factorization.optimize import optimize
 from dpkit.factorization.participation import FixedEpoch, MinSep, ParticipationSchema, SingleParticipation
@@ -25,6 +26,7 @@ __all__ = [
     "MinSep",
     "ParticipationSchema",
     "Progress",
+    "SavedStrategy",
     "SingleParticipation",
     "Solution",
     "SquareRoot",
@@ -33,7 +35,9 @@ __all__ = [
     "Workload",
     "cooldown_schedule",
     "from_matrix",
+    "load",
     "momentum_sgd",
     "optimize",
     "prefix_sum",
+    "save",
 ]
