@@ -63,3 +63,17 @@ def test_a_file_gives_back_the_same_strategy(row, tmp_path):
     assert (found.strategy, found.schema) == (row.strategy, schema)
     assert found.sensitivity == row.strategy.sensitivity(schema)
     np.testing.assert_array_equal(found.strategy.matrix(LENGTH), row.strategy.matrix(LENGTH))
+
+
+FIXED = [fz.Identity(), fz.SquareRoot(), fz.BandedSquareRoot(3), fz.BandedInverseSquareRoot(3), fz.Tree(iterations=12)]
+
+
+@pytest.mark.parametrize("strategy", FIXED, ids=str)
+def test_optimize_evaluates_what_leaves_nothing_to_choose(strategy):
+    schema, workload = fz.MinSep(12, 4), fz.momentum_sgd(0.5)
+    found = fz.optimize(strategy, workload, schema)
+    errors = np.linalg.norm(workload.matrix(12) @ strategy.inverse_matrix(12), axis=1) * strategy.sensitivity(schema)
+    assert (found.strategy, found.iterations, found.gap) == (strategy, 0, None)
+    assert found.rmse == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-12)
+    assert found.max_error == pytest.approx(np.max(errors), rel=1e-12)
+    assert found.converged

@@ -9,7 +9,7 @@ from scipy import optimize as scipy_optimize
 
 from dpkit import factorization as fz
 from dpkit.factorization import banded_solver
-from dpkit.factorization.banded import UnitNorms, norm_set
+from dpkit.factorization.column_norms import UnitNorms, norm_set
 
 RATES = np.linspace(1.0, 0.1, 64)
 WORKLOADS = {

@@ -12,11 +12,13 @@ from dpkit.factorization import (
     MinSep,
     SingleParticipation,
     cooldown_schedule,
+    from_matrix,
     momentum_sgd,
     optimize,
     prefix_sum,
     toeplitz_solver,
 )
+from dpkit.factorization.row_scales import window_starts
 from factorization.oracle import scalar_sensitivity
 
 SCHEDULE = momentum_sgd(0.9, cooldown_schedule(8))
@@ -28,60 +30,69 @@ def finite_difference(f, c):
     return np.array([(f(c + step * e) - f(c - step * e)) / (2 * step) for e in np.eye(len(c))])
 
 
-@pytest.mark.parametrize("workload", [prefix_sum(), momentum_sgd(0.9, weight_decay=0.1)])
-@pytest.mark.parametrize("num_bands", [1, 3, 12])
-def test_squared_error_and_gradient(workload, num_bands):
-    n, c = 12, np.append(1.0, 0.4 * RNG.uniform(size=num_bands - 1))
-    weights = RNG.uniform(size=n)
-    B = workload.matrix(n) @ np.linalg.inv(BandedToeplitz(num_bands, c).matrix(n))
-    column = workload.toeplitz(n)
-    value, gradient = toeplitz_solver.squared_error(c, column, weights)
-    assert value == pytest.approx(np.sum(weights * B[:, 0] ** 2), rel=1e-10)
-    numeric = finite_difference(lambda c: toeplitz_solver.squared_error(c, column, weights)[0], c)
-    np.testing.assert_allclose(gradient, numeric, rtol=1e-6, atol=1e-6 * np.max(np.abs(numeric)))
+@pytest.mark.parametrize("workload", [prefix_sum(), momentum_sgd(0.9, weight_decay=0.1), SCHEDULE], ids=str)
+@pytest.mark.parametrize("objective", ["rmse", "max_error"])
+@pytest.mark.parametrize("starts", [[0], [0, 3, 6]], ids=str)
+@pytest.mark.parametrize("num_bands", [1, 3, 8])
+def test_squared_error_and_gradient(workload, objective, starts, num_bands):
+    n, c, weights = 8, np.append(1.0, 0.4 * RNG.uniform(size=num_bands - 1)), np.sort(RNG.uniform(size=len(starts)))
+    if workload is SCHEDULE and objective == "max_error" and len(starts) > 1:
+        with pytest.raises(ValueError, match="workload must be Toeplitz to scale windows for the max error"):
+            toeplitz_solver.squared_error(workload, n, objective, np.array(starts))
+        return
+    error = toeplitz_solver.squared_error(workload, n, objective, np.array(starts))
+    shares, gradient = error(c)
+    squares = (workload.matrix(n) @ np.linalg.inv(BandedToeplitz(num_bands, c).matrix(n))) ** 2
+    by_step = np.mean(squares, axis=0) if objective == "rmse" else squares[np.argmax(np.sum(squares, axis=1))]
+    np.testing.assert_allclose(shares, np.add.reduceat(by_step, starts), rtol=1e-10)
+    numeric = finite_difference(lambda c: weights @ error(c)[0], c)
+    np.testing.assert_allclose(gradient(weights), numeric, rtol=1e-6, atol=1e-6 * np.max(np.abs(numeric)))
 
 
 @pytest.mark.parametrize("num_bands", [80, 3000])
 def test_gradient_of_a_long_run(num_bands):
     """The blocks of Fourier transforms against the plain sum over time, in the direction of a random change."""
     n, c = 7000, BandedSquareRoot(num_bands).first_column(num_bands)
-    weights, direction = RNG.uniform(size=n), RNG.normal(size=num_bands) * c
-
-    def error(step):
-        return toeplitz_solver.squared_error(c + step * direction, np.ones(n), weights)
-
-    slope = (error(1e-6)[0] - error(-1e-6)[0]) / 2e-6
-    assert error(0)[1] @ direction == pytest.approx(slope, rel=1e-6)
+    weights, direction = np.array([1.0, 1.5]), RNG.normal(size=num_bands) * c
+    error = toeplitz_solver.squared_error(prefix_sum(), n, "rmse", np.array([0, 3500]))
+    slope = weights @ (error(c + 1e-6 * direction)[0] - error(c - 1e-6 * direction)[0]) / 2e-6
+    assert error(c)[1](weights) @ direction == pytest.approx(slope, rel=1e-6)
 
 
 @pytest.mark.parametrize("schema", [MinSep(12, 4, 3), MinSep(11, 4), MinSep(12, 5, 2), FixedEpoch(12, 2)], ids=str)
-def test_sensitivities_and_gradients(schema):
-    c = np.sort(RNG.uniform(size=4))[::-1]
-    C = BandedToeplitz(4, c).matrix(schema.iterations)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_sensitivities_and_gradients(schema, scaled):
+    c, starts = np.sort(RNG.uniform(size=4))[::-1], window_starts(schema, scaled=scaled)
+    weights = np.sort(RNG.uniform(size=len(starts)))[::-1]
+    rows = np.repeat(weights, np.diff(starts, append=schema.iterations))
+    C = np.sqrt(rows)[:, None] * BandedToeplitz(4, c).matrix(schema.iterations)
     for function in (toeplitz_solver.disjoint_sensitivity, toeplitz_solver.monotone_sensitivity):
-        value, gradient = function(c, schema)
-        assert value == pytest.approx(scalar_sensitivity(C, schema) ** 2, rel=1e-12)
-        np.testing.assert_allclose(gradient, finite_difference(lambda c, f=function: f(c, schema)[0], c), rtol=1e-7)
+        shares, gradient = function(c, schema, starts)
+        assert weights @ shares == pytest.approx(scalar_sensitivity(C, schema) ** 2, rel=1e-12)
+        numeric = finite_difference(lambda c, f=function: weights @ f(c, schema, starts)[0], c)
+        np.testing.assert_allclose(gradient(weights), numeric, rtol=1e-7)
 
 
 def test_signed_coefficients_where_columns_are_disjoint():
     schema, c = MinSep(12, 4, 3), np.array([1.0, -0.5, 2.0, 0.3])
     C = BandedToeplitz(4, c).matrix(12)
-    assert toeplitz_solver.disjoint_sensitivity(c, schema)[0] == pytest.approx(scalar_sensitivity(C, schema) ** 2)
+    shares, _ = toeplitz_solver.disjoint_sensitivity(c, schema, np.zeros(1, dtype=int))
+    assert shares == pytest.approx(scalar_sensitivity(C, schema) ** 2)
 
 
 @pytest.mark.parametrize("schema", [SingleParticipation(8), MinSep(8, 3, 2), FixedEpoch(8, 2)], ids=str)
 @pytest.mark.parametrize("objective", ["rmse", "max_error"])
 @pytest.mark.parametrize("num_bands", [1, 3, 8])
-def test_optimum_is_not_beaten_by_a_direct_search(schema, objective, num_bands):
-    solution = optimize(BandedToeplitz(num_bands), prefix_sum(), schema, objective=objective)
+@pytest.mark.parametrize("workload", [prefix_sum(), SCHEDULE], ids=["prefix sum", "schedule"])
+def test_optimum_is_not_beaten_by_a_direct_search(schema, objective, num_bands, workload):
+    solution = optimize(BandedToeplitz(num_bands), workload, schema, objective=objective)
     assert solution.converged, solution.message
     best = getattr(solution, objective)
-    assert getattr(solution.strategy, objective)(prefix_sum(), schema) == best
+    assert getattr(solution.strategy, objective)(workload, schema) == best
 
     def of(tail):
         strategy = BandedToeplitz(num_bands, np.append(1.0, tail))
-        return getattr(strategy, objective)(prefix_sum(), schema)
+        return getattr(strategy, objective)(workload, schema)
 
     start = BandedSquareRoot(num_bands).first_column(num_bands)[1:]
     assert best <= of(start) * (1 + 1e-9)
@@ -163,10 +174,9 @@ def test_not_longer_than_the_run():
         (lambda: BandedToeplitz(2).matrix(3), "call optimize"),
         (lambda: BandedToeplitz(2).sensitivity(SingleParticipation(3)), "call optimize"),
         (
-            lambda: optimize(BandedToeplitz(2), SCHEDULE, SingleParticipation(8)),
-            "Toeplitz",
+            lambda: optimize(BandedToeplitz(2), from_matrix([[1.0, 0.0], [2.0, 0.0]]), SingleParticipation(2)),
+            "workload must be Toeplitz or invertible",
         ),
-        (lambda: optimize(BandedSquareRoot(2), prefix_sum(), SingleParticipation(8)), "nothing to optimise"),
         (lambda: optimize(BandedToeplitz(2), prefix_sum(), SingleParticipation(8), objective="mean"), "objective"),
     ],
 )

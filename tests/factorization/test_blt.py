@@ -19,6 +19,8 @@ from dpkit.factorization import (
     prefix_sum,
 )
 from dpkit.factorization.blt import BufferedLinearToeplitz
+from dpkit.factorization.sensitivity import toeplitz_majorant, toeplitz_sensitivity
+from factorization.oracle import scalar_sensitivity
 from mechanisms.exact import mp
 
 COOLDOWN = np.interp(np.arange(60), [0, 45, 59], [1, 1, 0.05])
@@ -203,25 +205,17 @@ def test_errors_are_those_of_dense_matrices(name, n):
             assert strategy.max_error(workload, n) == pytest.approx(scale * np.max(dense), rel=1e-9)
 
 
-def test_closed_forms_are_refused_outside_their_conditions():
-    several = MinSep(10, 3)
-    rising = BufferedLinearToeplitz(theta=[0.9, 0.5], omega=[0.6, 0.6])
-    # One participation needs no monotone column.
-    assert rising.sensitivity(SingleParticipation(10)) == pytest.approx(np.linalg.norm(rising.matrix(10)[:, 0]))
-    negative = BufferedLinearToeplitz(theta=[0.25], omega=[-0.5])
-    assert negative.sensitivity(SingleParticipation(10)) == pytest.approx(np.linalg.norm(negative.matrix(10)[:, 0]))
-    mixed = BufferedLinearToeplitz(theta=[0.9, 0.5], omega=[0.6, -0.2])
-    alternating = BufferedLinearToeplitz(theta=[-0.5], omega=[0.5])
-    for strategy, schema in [
-        (rising, several),
-        (negative, several),
-        (mixed, several),
-        (alternating, several),
-        (mixed, SingleParticipation(10)),
-        (alternating, SingleParticipation(10)),
-    ]:
-        with pytest.raises(ValueError, match=r"theta must be >= 0, omega >= 0 and sum\(omega\) <= 1"):
-            strategy.sensitivity(schema)
+def test_sensitivity_without_a_closed_form():
+    """Exact for one participation, whatever the signs, and otherwise the bound that every Toeplitz strategy has."""
+    single, several = SingleParticipation(10), MinSep(10, 3)
+    for theta, omega in [([0.9, 0.5], [0.6, 0.6]), ([0.25], [-0.5]), ([0.9, 0.5], [0.6, -0.2]), ([-0.5], [0.5])]:
+        strategy = BufferedLinearToeplitz(theta=theta, omega=omega)
+        C = strategy.matrix(10)
+        assert strategy.sensitivity(single) == pytest.approx(scalar_sensitivity(C, single), rel=1e-11)
+        truth = scalar_sensitivity(C, several)
+        assert truth < strategy.sensitivity(several)
+        bound = toeplitz_sensitivity(toeplitz_majorant(strategy.first_column(10)), several)
+        assert strategy.sensitivity(several) == pytest.approx(bound, rel=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -257,13 +251,18 @@ def test_inverses_that_are_refused():
 @pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "given"])
 @pytest.mark.parametrize("objective", ["rmse", "max_error"])
 @pytest.mark.parametrize("schema", [SingleParticipation(60), MinSep(60, 7, 5), FixedEpoch(60, 60)])
-def test_loss_and_gradient(name, objective, schema):
-    loss = blt_solver.LogLoss(WORKLOADS[name], schema, objective)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_loss_and_gradient(name, objective, schema, scaled):
+    if scaled and objective == "max_error" and "schedule" in name and schema.max_participations > 1:
+        with pytest.raises(ValueError, match="workload must be Toeplitz to scale windows"):
+            blt_solver.LogLoss(WORKLOADS[name], schema, objective, scaled=scaled)
+        return
+    loss = blt_solver.LogLoss(WORKLOADS[name], schema, objective, scaled=scaled)
     for d in (1, 2, 3):
         x = interlaced(d, seed=d)
         u = blt_solver.unconstrained(x)
         value, gradient = loss(u)
-        strategy = blt_solver.strategy_of(x)
+        strategy = loss.strategy(x)
         assert np.exp(value / 2) == pytest.approx(getattr(strategy, objective)(WORKLOADS[name], schema), rel=1e-9)
         for i, step in enumerate(1e-4 * np.eye(2 * d)):
             # Fourth-order central differences: 1e-16 of truncation, 1e-11 of rounding.

@@ -11,7 +11,7 @@ def example(n: int, q: int, d: int):
     rng = np.random.default_rng(n + 10 * q + 100 * d)
     bands = np.column_stack([rng.uniform(1, 2, n), *rng.uniform(-0.6, 0.3, (q - 1, n))])
     bands[np.arange(n)[:, None] < np.arange(q)] = 0
-    return bands, rng.uniform(0.1, 0.95, d), rng.uniform(-0.3, 0, d), rng.random(n)
+    return bands, rng.uniform(0.1, 0.95, d), rng.uniform(-0.3, 0, d), rng.uniform(0.5, 2, n), rng.random(n)
 
 
 CASES = [(1, 2, 1), (12, 2, 1), (30, 3, 2), (25, 5, 4), (3, 5, 2)]
@@ -19,7 +19,7 @@ CASES = [(1, 2, 1), (12, 2, 1), (30, 3, 2), (25, 5, 4), (3, 5, 2)]
 
 @pytest.mark.parametrize("case", CASES)
 def test_dense(case):
-    bands, decays, gains, _ = example(*case)
+    bands, decays, gains, noise, _ = example(*case)
     n, q = bands.shape
     inverse_workload = np.zeros((n, n))
     for t in range(n):
@@ -27,23 +27,22 @@ def test_dense(case):
             inverse_workload[t, t - j] = bands[t, j]
     column = np.append(1.0, [gains @ decays**t for t in range(n - 1)])
     B = np.linalg.solve(inverse_workload, linalg.toeplitz(column, np.zeros(n)))
-    truth = np.sum(B**2, axis=1)
-    np.testing.assert_allclose(variances_reference(bands, decays, gains), truth, rtol=1e-12)
-    np.testing.assert_allclose(variances(bands, decays, gains)[0], truth, rtol=1e-12)
+    truth = B**2 @ noise
+    np.testing.assert_allclose(variances_reference(bands, decays, gains, noise), truth, rtol=1e-12)
+    np.testing.assert_allclose(variances(bands, decays, gains, noise)[0], truth, rtol=1e-12)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_gradient_is_that_of_the_reference(case):
-    bands, decays, gains, weights = example(*case)
-    by_decay, by_gain = variances_gradient(bands, decays, gains, variances(bands, decays, gains)[1], weights)
-
-    def slope(step):
-        ahead = weights @ variances_reference(bands, decays + step[0], gains + step[1])
-        behind = weights @ variances_reference(bands, decays - step[0], gains - step[1])
-        return (ahead - behind) / 2e-5
-
-    d = len(decays)
-    for i in range(d):
-        step = 1e-5 * np.eye(d)[i]
-        assert by_decay[i] == pytest.approx(slope((step, 0)), rel=1e-6, abs=1e-8)
-        assert by_gain[i] == pytest.approx(slope((0, step)), rel=1e-6, abs=1e-8)
+    bands, decays, gains, noise, weights = example(*case)
+    _, states = variances(bands, decays, gains, noise)
+    found = variances_gradient(bands, decays, gains, states, weights)
+    parameters = (decays, gains, noise)
+    for i, by_parameter in enumerate(found):
+        for j in range(len(by_parameter)):
+            ahead, behind = (
+                [p + step * np.eye(len(p))[j] if k == i else p for k, p in enumerate(parameters)]
+                for step in (1e-5, -1e-5)
+            )
+            slope = weights @ (variances_reference(bands, *ahead) - variances_reference(bands, *behind)) / 2e-5
+            assert by_parameter[j] == pytest.approx(slope, rel=1e-6, abs=1e-8)

@@ -7,7 +7,7 @@ import dpkit
 from dpkit import training
 from dpkit.accounting.base import Bounds
 from dpkit.training import PrivacyReport, TrainingConfig
-from dpkit.training.config import ReportSection
+from dpkit.training.sections import ReportSection
 from dpkit.training.summary import Summary, interval, rounded_down, rounded_up
 from training.configs import changed
 from training.truth import gaussian_epsilon

@@ -12,6 +12,7 @@ from dpkit.factorization.participation import FixedEpoch, MinSep, ParticipationS
 from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.square_roots import BandedInverseSquareRoot, BandedSquareRoot, SquareRoot
 from dpkit.factorization.tree import Tree
+from dpkit.factorization.window_scaled import WindowScaled
 from dpkit.factorization.workload import Workload, cooldown_schedule, from_matrix, momentum_sgd, prefix_sum
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SquareRoot",
     "Strategy",
     "Tree",
+    "WindowScaled",
     "Workload",
     "cooldown_schedule",
     "from_matrix",

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy import linalg
 
-from dpkit.factorization.banded import Banded, NormSet, UnitNorms, norm_set, verify
+from dpkit.factorization.banded import Banded, verify
+from dpkit.factorization.column_norms import NormSet, UnitNorms, norm_set
 from dpkit.factorization.participation import ParticipationSchema
 from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.values import Array

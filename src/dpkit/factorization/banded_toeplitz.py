@@ -2,29 +2,28 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dpkit import validation
+from dpkit.factorization.forms import Form, PastOutputs
 from dpkit.factorization.participation import ParticipationSchema
 from dpkit.factorization.series import divide
+from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.toeplitz import ToeplitzStrategy
 from dpkit.factorization.values import Array, frozen_array
 from dpkit.factorization.workload import Workload
-
-if TYPE_CHECKING:
-    from dpkit.factorization.solution import Progress, Solution
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BandedToeplitz(ToeplitzStrategy):
     """C[t, s] = coefficients[t - s] for t - s < num_bands, and 0 otherwise; for any number of iterations.
 
-    `optimize(BandedToeplitz(num_bands), workload, schema)` fits the coefficients to a Toeplitz workload by L-BFGS, at
-    O(n log num_bands) per step. More bands than min_sep pay only where a unit takes part less often than the run has
-    room for; the result then is non-negative and non-increasing, which makes its sensitivity exact. Nothing is
-    certified about the optimum (`gap` is None): the loss is smooth in the coefficients, but not known to be convex.
+    `optimize(BandedToeplitz(num_bands), workload, schema)` fits the coefficients by L-BFGS: at O(n log num_bands) per
+    step to a Toeplitz workload, at O(n (num_bands + q)^2) to another whose inverse has q bands. More bands than min_sep
+    pay only where a unit takes part less often than the run has room for; the result then is non-negative and
+    non-increasing, which makes its sensitivity exact. Nothing is certified about the optimum (`gap` is None): the loss
+    is smooth in the coefficients, but not known to be convex.
 
     Args:
         num_bands: diagonals of C, the main one included, >= 1.
@@ -51,6 +50,9 @@ class BandedToeplitz(ToeplitzStrategy):
             raise ValueError("coefficients must begin with a number other than 0: C would be singular")
         object.__setattr__(self, "coefficients", c)
 
+    def form(self, iterations: int | None = None) -> Form:
+        return PastOutputs(self._given()[None, :iterations], iterations=iterations)
+
     def first_column(self, n: int) -> Array:
         c = self._given()[:n]
         return np.concatenate([c, np.zeros(n - len(c))])
@@ -68,8 +70,19 @@ class BandedToeplitz(ToeplitzStrategy):
         workload: Workload,
         schema: ParticipationSchema,
         objective: str,
-        callback: "Callable[[Progress], object] | None",
-    ) -> "Solution":
+        callback: Callable[[Progress], object] | None,
+    ) -> Solution:
         from dpkit.factorization.toeplitz_solver import solve
 
-        return solve(self, workload, schema, objective, callback)
+        return solve(self, workload, schema, objective, callback, scaled=False)
+
+    def _scaled_optimum(
+        self,
+        workload: Workload,
+        schema: ParticipationSchema,
+        objective: str,
+        callback: Callable[[Progress], object] | None,
+    ) -> Solution:
+        from dpkit.factorization.toeplitz_solver import solve
+
+        return solve(self, workload, schema, objective, callback, scaled=True)

@@ -1,19 +1,18 @@
 """What a strategy is: the matrix C whose noisy product is released in place of the per-step sums."""
 
 import abc
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import linalg
 
 from dpkit import validation
+from dpkit.factorization.forms import Form, PastInputs, rows_from_diagonal
 from dpkit.factorization.participation import ParticipationSchema, SingleParticipation
+from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.values import Array, ByValue
 from dpkit.factorization.workload import Workload
-
-if TYPE_CHECKING:
-    from dpkit.factorization.solution import Progress, Solution
 
 MAX_DENSE = 16_384
 """The most iterations for which an n by n matrix is made (2 GiB)."""
@@ -52,6 +51,20 @@ class Strategy(ByValue, abc.ABC):
         are there or zero. Contributions may have any sign and direction.
         """
 
+    def form(self, iterations: int | None = None) -> Form:
+        """How the noise C^{-1} z of a run of so many steps is made step by step; by whole rows of C^{-1} if need be.
+
+        Args:
+            iterations: the steps of the run; None: as many as the strategy is good for.
+
+        Raises:
+            ValueError: the strategy is not fitted, or not for as many steps, or it is good for any number of them but
+                what has to be kept depends on it.
+        """
+        if iterations is None:
+            raise ValueError(f"iterations must be given for {self}: every step's noise is made of all draws before it")
+        return PastInputs(rows_from_diagonal(self.inverse_matrix(iterations)), iterations=iterations)
+
     def per_query_error(self, workload: Workload, n: int) -> Array:
         """(n,) standard deviations of the errors of A G at unit noise: the norms of the rows of A C^{-1}."""
         return np.linalg.norm(workload.apply(self.inverse_matrix(n)), axis=1)
@@ -63,22 +76,26 @@ class Strategy(ByValue, abc.ABC):
         multiplier and the clipping norm. An int n in place of the schema means `SingleParticipation(n)`.
         """
         schema = as_schema(schema)
-        errors = self.per_query_error(workload, schema.iterations)
-        return self.sensitivity(schema) * float(np.sqrt(np.mean(errors**2)))
+        return self.sensitivity(schema) * math.sqrt(self._squared_errors(workload, schema.iterations)[0])
 
     def max_error(self, workload: Workload, schema: ParticipationSchema | int) -> float:
         """The largest standard deviation of any query's error, at the same noise and with the same schema as `rmse`."""
         schema = as_schema(schema)
-        return self.sensitivity(schema) * float(np.max(self.per_query_error(workload, schema.iterations)))
+        return self.sensitivity(schema) * math.sqrt(self._squared_errors(workload, schema.iterations)[1])
 
-    def _optimized(  # What `optimize` calls; see there.
+    def _squared_errors(self, workload: Workload, n: int) -> tuple[float, float]:
+        """(mean, largest) squared per-query error: the one place for closed forms of both."""
+        squares = self.per_query_error(workload, n) ** 2
+        return float(np.mean(squares)), float(np.max(squares))
+
+    def _optimized(  # What `optimize` calls; see there. Families of more than one member override it.
         self,
-        workload: Workload,  # noqa: ARG002
-        schema: ParticipationSchema,  # noqa: ARG002
+        workload: Workload,
+        schema: ParticipationSchema,
         objective: str,  # noqa: ARG002
-        callback: "Callable[[Progress], object] | None",  # noqa: ARG002
-    ) -> "Solution":
-        raise ValueError(f"{type(self).__name__} has nothing to optimise; use it as it is")
+        callback: Callable[[Progress], object] | None,  # noqa: ARG002
+    ) -> Solution:
+        return Solution.of(self, workload, schema)
 
 
 def as_schema(schema: ParticipationSchema | int) -> ParticipationSchema:

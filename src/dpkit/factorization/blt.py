@@ -8,7 +8,10 @@ import numpy as np
 
 from dpkit import validation
 from dpkit.factorization import blt_forms, series
-from dpkit.factorization.participation import ParticipationSchema, SingleParticipation
+from dpkit.factorization.forms import Buffers, Form
+from dpkit.factorization.participation import ParticipationSchema
+from dpkit.factorization.row_scales import UNSCALED, RowScales
+from dpkit.factorization.sensitivity import rounded_up
 from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.toeplitz import ToeplitzStrategy
 from dpkit.factorization.values import Array, frozen_array
@@ -34,9 +37,10 @@ class BufferedLinearToeplitz(ToeplitzStrategy):
         ValueError: neither num_buffers nor both theta and omega are given, or they disagree; theta is out of range or
             not distinct.
 
-    Guarantees: `sensitivity` is exact under `SingleParticipation`, `FixedEpoch` and `MinSep`, at a cost of O(k d + d^2)
-    that does not depend on the iterations, and raises where its conditions fail. The errors of prefix sums are closed
-    forms at a cost of O(d^2) for omega >= 0 with sum(omega / theta) < 1.
+    Guarantees: `sensitivity` is exact under `SingleParticipation`, `FixedEpoch` and `MinSep`, at a cost of O(k d^2)
+    that does not depend on the iterations; for parameters outside these conditions it is that of any Toeplitz strategy,
+    an upper bound at a cost of O(n). The errors of prefix sums are closed forms at a cost of O(d^2) for omega >= 0 with
+    sum(omega / theta) < 1.
 
     References: Dvijotham et al. (2024), "Efficient and near-optimal noise generation for streaming differential
     privacy"; McMahan, Xu and Zhang (2024), "A hassle-free algorithm for strong differential privacy in federated
@@ -75,6 +79,10 @@ class BufferedLinearToeplitz(ToeplitzStrategy):
         for name, value in (("num_buffers", len(theta)), ("theta", theta), ("omega", omega)):
             object.__setattr__(self, name, value)
 
+    def form(self, iterations: int | None = None) -> Form:
+        theta, omega = self._parameters()
+        return Buffers(theta, omega, iterations=iterations)
+
     def first_column(self, n: int) -> Array:
         theta, omega = self._parameters()
         steps = np.arange(validation.count("n", n, minimum=1) - 1)
@@ -111,54 +119,36 @@ class BufferedLinearToeplitz(ToeplitzStrategy):
             )
         return BufferedLinearToeplitz(theta=theta_hat, omega=omega_hat)
 
-    def sensitivity(self, schema: ParticipationSchema) -> float:
-        """L2 sensitivity, exact and rounded up: the worst pattern is 0, min_sep, 2 min_sep, ...
-
-        Raises:
-            ValueError: the closed form does not hold: theta is negative somewhere, omega has both signs, or (for more
-                than one participation) omega is negative or sums to more than 1, so that c is not non-increasing.
-
-        References: Kalinin and Lampert (2024), Theorem 2; McMahan, Xu and Zhang (2024).
-        """
+    def _sensitivity(self, schema: ParticipationSchema, scales: RowScales) -> float:
         theta, omega = self._parameters()
-        k = schema.max_participations
+        n, b, k = schema.iterations, schema.min_sep, schema.max_participations
+        steps = b * np.arange(k)
         # A single participation is worst at step 0, and its norm a sum of terms that are all >= 0.
         holds = self._one_sign() if k == 1 else np.min(omega) >= 0 and math.fsum(omega) <= 1
-        if np.min(theta) < 0 or not holds:
-            raise ValueError(
-                "theta must be >= 0, omega >= 0 and sum(omega) <= 1 for the closed form of the sensitivity under "
-                f"{schema}, got theta={theta}, omega={omega}; without these conditions "
-                "toeplitz_sensitivity(toeplitz_majorant(first_column(n)), schema) is an upper bound"
-            )
-        square, _, _ = blt_forms.squared_sensitivity(1 - theta, omega, schema.iterations, schema.min_sep, k)
+        if np.min(theta) < 0 or not holds or not np.all(np.isin(scales.starts(n), steps)):
+            return super()._sensitivity(schema, scales)
+        parts, _ = blt_forms.squared_sensitivity(1 - theta, omega, n, b, k)
         # Sums of up to k positive terms, each to a few units in the last place.
-        return math.sqrt(square) * (1 + 1e-12 + k * 2.0**-52)
+        return rounded_up(float(scales.at(steps) @ parts), k)
 
-    def per_query_error(self, workload: Workload, n: int) -> Array:
-        """(n,) standard deviations of the errors of A G at unit noise.
-
-        O(n d) for Toeplitz workloads, O(n (d + q)^2) for others with q <= 8 inverse bands, dense otherwise.
-        """
+    def _variances(self, workload: Workload, n: int, scales: RowScales) -> Array:
+        """O(n d) for Toeplitz workloads, O(n (d + q)^2) for others with q <= 8 inverse bands, dense otherwise."""
         bands = None if workload.toeplitz(n) is not None or not self._one_sign() else short_inverse_bands(workload, n)
         if bands is None:
-            return super().per_query_error(workload, n)
+            return super()._variances(workload, n, scales)
         from dpkit.numerics.filtered_noise import variances
 
         s_hat, omega_hat = self._inverse_parameters()
-        return np.sqrt(variances(bands, 1 - s_hat, omega_hat)[0])
+        return variances(bands, 1 - s_hat, omega_hat, 1 / scales.at(np.arange(n)))[0]
 
-    def rmse(self, workload: Workload, schema: ParticipationSchema | int) -> float:
+    def _squared_errors(self, workload: Workload, n: int, scales: RowScales = UNSCALED) -> tuple[float, float]:
         form = self._prefix_form(workload)
-        return super().rmse(workload, schema) if form is None else self._closed_error(form, schema, "rmse")
-
-    def max_error(self, workload: Workload, schema: ParticipationSchema | int) -> float:
-        form = self._prefix_form(workload)
-        return super().max_error(workload, schema) if form is None else self._closed_error(form, schema, "max_error")
-
-    def _closed_error(self, form: tuple[Array, Array], schema: ParticipationSchema | int, objective: str) -> float:
-        schema = schema if isinstance(schema, ParticipationSchema) else SingleParticipation(schema)
-        square, _, _ = blt_forms.squared_error(*form, schema.iterations, objective)
-        return self.sensitivity(schema) * math.sqrt(square)
+        if form is None:
+            return super()._squared_errors(workload, n, scales)
+        starts = scales.starts(n)
+        mean, _ = blt_forms.squared_error(*form, n, "rmse", starts)
+        largest, _ = blt_forms.squared_error(*form, n, "max_error", starts)
+        return float(mean @ (1 / scales.at(starts))), float(largest @ (1 / scales.at(starts)))
 
     def _prefix_form(self, workload: Workload) -> tuple[Array, Array] | None:
         """(coefficients, poles) of the first column of A C^-1 for prefix sums, if all of them are >= 0."""
@@ -202,7 +192,18 @@ class BufferedLinearToeplitz(ToeplitzStrategy):
     ) -> Solution:
         from dpkit.factorization.blt_solver import solve
 
-        return solve(self, workload, schema, objective, callback)
+        return solve(self, workload, schema, objective, callback, scaled=False)
+
+    def _scaled_optimum(
+        self,
+        workload: Workload,
+        schema: ParticipationSchema,
+        objective: str,
+        callback: Callable[[Progress], object] | None,
+    ) -> Solution:
+        from dpkit.factorization.blt_solver import solve
+
+        return solve(self, workload, schema, objective, callback, scaled=True)
 
 
 def short_inverse_bands(workload: Workload, n: int) -> Array | None:

@@ -8,11 +8,17 @@ References: Dvijotham, McMahan, Pillutla, Steinke and Thakurta (2024) for the ma
 and Zhang (2024) for several participations; McMahan and Pillutla (2025) for how the two sets of parameters belong.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import optimize
 
+from dpkit.factorization.row_scales import Steps
 from dpkit.factorization.values import Array
 from dpkit.numerics.geometric_sums import geometric_sum, product_complement, triangular_geometric_sum
+
+# From weights to the gradients, in two sets of parameters, of the weighted sum of some parts.
+PairGradient = Callable[[Array], tuple[Array, Array]]
 
 # Keeps log(theta) finite at theta = 0: powers of 2^-53 do not show beside c_0 = 1.
 _LARGEST = 1 - 2.0**-53
@@ -44,11 +50,14 @@ def _differences(poles: Array) -> Array:
 
 def squared_sensitivity(
     s: Array, omega: Array, iterations: int, min_sep: int, participations: int
-) -> tuple[float, Array, Array]:
-    """Squared norm of the sum of columns 0, b, ..., (k - 1) b of C, and its gradients in s (d,) and omega (d,).
+) -> tuple[Array, PairGradient]:
+    """Squared norm of the sum of columns 0, b, ..., (k - 1) b of C, by parts: rows from one participation to the next.
 
     From one step after participation m to the next participation the summed column is a sum of d geometric sequences
-    that start from `v[m] = omega * (1 + theta^b + ... + theta^(m b))`. Cost O(k d + d^2).
+    that start from `v[m] = omega * (1 + theta^b + ... + theta^(m b))`. Cost O(k d + d^2) and, for the parts, O(k d^2).
+
+    Returns:
+        The parts (k,), and the gradients in s (d,) and omega (d,) of `weights @ parts`, from the weights (k,).
     """
     n, b, k = iterations, min_sep, participations
     log_theta = np.log1p(-np.minimum(s, _LARGEST))
@@ -66,24 +75,41 @@ def squared_sensitivity(
     inner, inner_slope = geometric_sum(b - 1, pairs)
     last, last_slope = geometric_sum(n - (k - 1) * b - 1, pairs)
     by_v = np.concatenate([v[:-1] @ inner, v[-1:] @ last])
-    value = arrivals @ arrivals + np.sum(by_v * v)
-    by_pair = inner_slope * (v[:-1].T @ v[:-1]) + last_slope * np.outer(v[-1], v[-1])
-    by_s = by_pair @ (1 - s) + omega * (np.sum(by_v * starts_slope, axis=0) + arrivals @ held_slope)
-    by_omega = np.sum(by_v * starts, axis=0) + arrivals @ held
-    return float(value), 2 * by_s, 2 * by_omega
+
+    def gradient(weights: Array) -> tuple[Array, Array]:
+        w = weights[:, None]
+        by_pair = inner_slope * (v[:-1].T @ (w[:-1] * v[:-1])) + last_slope * np.outer(w[-1] * v[-1], v[-1])
+        by_s = by_pair @ (1 - s) + omega * (np.sum(w * by_v * starts_slope, axis=0) + weights * arrivals @ held_slope)
+        by_omega = np.sum(w * by_v * starts, axis=0) + weights * arrivals @ held
+        return 2 * by_s, 2 * by_omega
+
+    return arrivals**2 + np.sum(by_v * v, axis=1), gradient
 
 
-def squared_error(coefficients: Array, poles: Array, iterations: int, objective: str) -> tuple[float, Array, Array]:
+def squared_error(
+    coefficients: Array, poles: Array, iterations: int, objective: str, starts: Steps
+) -> tuple[Array, PairGradient]:
     """Mean ("rmse") or largest ("max_error") squared row norm of the Toeplitz matrix with first column
-    `y_t = sum_i coefficients_i (1 - poles_i)^t`, and its gradients in the coefficients and in the poles (m,).
+    `y_t = sum_i coefficients_i (1 - poles_i)^t`, by parts: columns from one of `starts` (m,) to the next.
 
-    The squared row norms are the cumulated y_t^2, so the last row is the largest. Cost O(m^2).
+    The squared row norms are the cumulated y_t^2, so the last row is the largest; and columns from `start` on hold what
+    a run of n - start steps does. Cost O(m d^2) for d coefficients.
+
+    Returns:
+        The parts (m,), and the gradients in the coefficients and in the poles (d,) of `weights @ parts`, from the
+        weights (m,).
     """
     sums, scale = (triangular_geometric_sum, iterations) if objective == "rmse" else (geometric_sum, 1)
-    kernel, slope = sums(iterations, product_complement(poles[:, None], poles))
-    by_coefficient = kernel @ coefficients / scale
-    by_pole = coefficients * ((slope / scale * (1 - poles)) @ coefficients)
-    return float(coefficients @ by_coefficient), 2 * by_coefficient, 2 * by_pole
+    terms = (iterations - starts)[:, None, None]
+    kernels, slopes = sums(terms, product_complement(poles[:, None], poles))
+    onwards = kernels @ coefficients @ coefficients / scale
+
+    def gradient(weights: Array) -> tuple[Array, Array]:
+        increments = np.diff(weights, prepend=0.0) / scale
+        kernel, slope = np.tensordot(increments, kernels, 1), np.tensordot(increments, slopes, 1)
+        return 2 * kernel @ coefficients, 2 * coefficients * ((slope * (1 - poles)) @ coefficients)
+
+    return -np.diff(onwards, append=0.0), gradient
 
 
 def inverse_parameters(s: Array, omega: Array) -> tuple[Array, Array]:

@@ -18,16 +18,19 @@ import numpy as np
 from scipy import linalg, optimize, signal, special
 
 from dpkit.factorization import blt_forms
+from dpkit.factorization.base import Strategy
 from dpkit.factorization.blt import BufferedLinearToeplitz, short_inverse_bands
 from dpkit.factorization.participation import ParticipationSchema
-from dpkit.factorization.sensitivity import toeplitz_majorant, toeplitz_sensitivity
+from dpkit.factorization.row_scales import Shares, Steps, best_squares, by_step, log_loss, window_starts
 from dpkit.factorization.solution import Progress, Solution
+from dpkit.factorization.toeplitz_solver import check_scalable, seen_noise
 from dpkit.factorization.values import Array
+from dpkit.factorization.window_scaled import WindowScaled
 from dpkit.factorization.workload import Workload, prefix_sum
 from dpkit.numerics.filtered_noise import variances, variances_gradient
 
-# From (s, s_hat) to the squared error and its gradients in s and s_hat.
-SquaredError = Callable[[Array, Array], tuple[float, Array, Array]]
+# From (s, s_hat) to the squared error by windows, and from weights to its gradients in s and s_hat.
+SquaredError = Callable[[Array, Array], tuple[Array, blt_forms.PairGradient]]
 
 # A step in log s is softplus(u): from 2e-9, a buffer that does nothing, to 40, beyond any number of iterations, or
 # less where so many steps of 40 would underflow.
@@ -43,7 +46,7 @@ _WORTH_A_BUFFER = 1e-8
 class Candidate:
     """A strategy, its objective, and the largest slope of the log loss at it (infinite where a search was cut off)."""
 
-    strategy: BufferedLinearToeplitz
+    strategy: BufferedLinearToeplitz | WindowScaled
     error: float
     slope: float
     message: str
@@ -55,16 +58,20 @@ def solve(
     schema: ParticipationSchema,
     objective: str,
     callback: Callable[[Progress], object] | None,
+    *,
+    scaled: bool,
 ) -> Solution:
     """The best strategy found with at most `num_buffers` buffers; see `optimize`.
 
     Fits 1, 2, ..., num_buffers buffers in turn, each from several starts, some of them the last fit and one more
     buffer; the best of all is the result. So more buffers are never worse, and there are fewer where more do not help.
+    With scales the optimum without them is one more start, and so never better.
     """
-    search = Search(LogLoss(workload, schema, objective), callback)
+    log_loss, search = LogLoss(workload, schema, objective, scaled=scaled), Search(callback)
+    unscaled = LogLoss(workload, schema, objective, scaled=False)
 
     def candidate(x: Array, slope: float, message: str) -> Candidate:
-        strategy = strategy_of(x)
+        strategy = log_loss.strategy(x)
         return Candidate(strategy, getattr(strategy, objective)(workload, schema), slope, message)
 
     given, x = _given(family), None
@@ -72,7 +79,9 @@ def solve(
     try:
         for d in range(1, family.num_buffers + 1):
             starts = [*_starts(d, schema, x), *([given] if given is not None and len(given) == 2 * d else [])]
-            result = search.fit(starts)
+            if scaled:
+                starts.append(complements(search.fit(unscaled, starts).x))
+            result = search.fit(log_loss, starts)
             x = complements(result.x)
             slope = _projected_gradient(result)
             flat = "no slope left" if slope <= _GRADIENT_TOLERANCE else f"cut short ({result.message})"
@@ -87,12 +96,10 @@ def solve(
     cut_off = math.isinf(candidates[-1].slope)
     converged = not cut_off and best.slope <= _GRADIENT_TOLERANCE
     _verify(best.strategy, workload, schema)
-    return Solution(
-        strategy=best.strategy,
-        rmse=best.strategy.rmse(workload, schema),
-        max_error=best.strategy.max_error(workload, schema),
-        sensitivity=best.strategy.sensitivity(schema),
-        gap=None,
+    return Solution.of(
+        best.strategy,
+        workload,
+        schema,
         iterations=search.iterations,
         seconds=time.perf_counter() - search.began,
         converged=converged,
@@ -105,27 +112,45 @@ class Stopped(Exception):
 
 
 class LogLoss:
-    """log(squared sensitivity * squared error) and its gradient, as a function of the unconstrained u (2 d,)."""
+    """log(squared sensitivity * squared error), with or without scales, and its gradient in unconstrained u (2 d,)."""
 
-    def __init__(self, workload: Workload, schema: ParticipationSchema, objective: str):
-        self.schema = schema
-        self.squared_error = _squared_error(workload, schema.iterations, objective)
+    def __init__(self, workload: Workload, schema: ParticipationSchema, objective: str, *, scaled: bool):
+        self.schema, self.scaled = schema, scaled
+        self.starts = window_starts(schema, scaled=scaled)
+        self.squared_error = _squared_error(workload, schema.iterations, objective, self.starts)
 
     def __call__(self, u: Array) -> tuple[float, Array]:
         x = complements(u)
+        value, by_x = log_loss(*self._shares(x))
+        # log x_m = - sum over l >= m of softplus(u_l)
+        return float(value), -np.cumsum(by_x * x) * special.expit(u)
+
+    def strategy(self, x: Array) -> BufferedLinearToeplitz | WindowScaled:
+        """That of the complements x, with the best scales if it may have any."""
+        strategy = strategy_of(x)
+        if not self.scaled:
+            return strategy
+        (errors, _), (sensitivities, _) = self._shares(x)
+        return WindowScaled(strategy, self.schema.min_sep, np.sqrt(best_squares(errors, sensitivities)))
+
+    def _shares(self, x: Array) -> tuple[Shares, Shares]:
+        """Those of the squared error and of the squared sensitivity, with gradients in x."""
         s, s_hat = x[::2], x[1::2]
-        omega = blt_forms.partial_fractions(s, s_hat)
-        schema = self.schema
-        square, by_s, by_omega = blt_forms.squared_sensitivity(
+        omega, schema = blt_forms.partial_fractions(s, s_hat), self.schema
+        errors, error_gradient = self.squared_error(s, s_hat)
+        sensitivities, sensitivity_gradient = blt_forms.squared_sensitivity(
             s, omega, schema.iterations, schema.min_sep, schema.max_participations
         )
-        through_s, by_s_hat = blt_forms.partial_fractions_gradient(s, s_hat, by_omega)
-        error, error_by_s, error_by_s_hat = self.squared_error(s, s_hat)
-        by_x = np.empty_like(x)
-        by_x[::2] = (by_s + through_s) / square + error_by_s / error
-        by_x[1::2] = by_s_hat / square + error_by_s_hat / error
-        # log x_m = - sum over l >= m of softplus(u_l)
-        return float(np.log(square) + np.log(error)), -np.cumsum(by_x * x) * special.expit(u)
+
+        def by_error(weights: Array) -> Array:
+            return np.column_stack(error_gradient(weights)).ravel()
+
+        def by_sensitivity(weights: Array) -> Array:
+            by_s, by_omega = sensitivity_gradient(np.repeat(weights, len(sensitivities) // len(weights)))
+            through_s, by_s_hat = blt_forms.partial_fractions_gradient(s, s_hat, by_omega)
+            return np.column_stack([by_s + through_s, by_s_hat]).ravel()
+
+        return (errors, by_error), (sensitivities.reshape(len(self.starts), -1).sum(axis=1), by_sensitivity)
 
 
 def complements(u: Array) -> Array:
@@ -181,25 +206,25 @@ def _starts(num_buffers: int, schema: ParticipationSchema, previous: Array | Non
 
 
 class Search:
-    """Descents of one loss, counted; knows the best point of all of them, also when one is cut off."""
+    """Descents, counted; knows the best point of all of them, also when one is cut off."""
 
-    def __init__(self, log_loss: LogLoss, callback: Callable[[Progress], object] | None):
+    def __init__(self, callback: Callable[[Progress], object] | None):
         self.began = time.perf_counter()
         self.iterations = 0
         self.best_x, self._best_value = np.array([0.25, 0.5]), math.inf
-        self._log_loss, self._callback = log_loss, callback
+        self._callback = callback
 
-    def fit(self, starts: list[Array]) -> optimize.OptimizeResult:
+    def fit(self, log_loss: LogLoss, starts: list[Array]) -> optimize.OptimizeResult:
         """The best local minimum: a few steps from every start, then to the end from the best of them."""
-        scouts = [self._descend(unconstrained(x), _SCOUTING) for x in starts]
+        scouts = [self._descend(log_loss, unconstrained(x), _SCOUTING) for x in starts]
         finalists = sorted(scouts, key=lambda result: result.fun)[:_FINALISTS]
-        return min((self._descend(result.x, _FINISHING) for result in finalists), key=lambda result: result.fun)
+        return min((self._descend(log_loss, r.x, _FINISHING) for r in finalists), key=lambda result: result.fun)
 
-    def _descend(self, u: Array, steps: int) -> optimize.OptimizeResult:
+    def _descend(self, log_loss: LogLoss, u: Array, steps: int) -> optimize.OptimizeResult:
         options: Any = {"maxcor": 30, "ftol": 1e-14, "gtol": 1e-9, "maxiter": steps, "maxfun": 2 * steps + 20}
         bounds = [_bounds(len(u))] * len(u)
         return optimize.minimize(
-            self._log_loss, u, jac=True, method="L-BFGS-B", bounds=bounds, callback=self._step, options=options
+            log_loss, u, jac=True, method="L-BFGS-B", bounds=bounds, callback=self._step, options=options
         )
 
     def _step(self, intermediate_result: optimize.OptimizeResult) -> None:
@@ -217,7 +242,7 @@ def _projected_gradient(result: optimize.OptimizeResult) -> float:
     return float(np.max(np.abs(result.x - np.clip(result.x - result.jac, *_bounds(len(result.x))))))
 
 
-def _verify(strategy: BufferedLinearToeplitz, workload: Workload, schema: ParticipationSchema) -> None:
+def _verify(strategy: Strategy, workload: Workload, schema: ParticipationSchema) -> None:
     """For short runs, checks sensitivity and errors against dense matrices.
 
     Raises:
@@ -226,9 +251,10 @@ def _verify(strategy: BufferedLinearToeplitz, workload: Workload, schema: Partic
     n = schema.iterations
     if n > _DENSE:
         return
-    # Rounding may make a flat column rise by a unit in the last place.
-    sensitivity = toeplitz_sensitivity(toeplitz_majorant(strategy.first_column(n)), schema)
-    errors = np.linalg.norm(workload.apply(linalg.solve_triangular(strategy.matrix(n), np.eye(n), lower=True)), axis=1)
+    C = strategy.matrix(n)
+    worst = C[:, : schema.max_participations * schema.min_sep : schema.min_sep]
+    sensitivity = float(np.linalg.norm(np.sum(worst, axis=1)))
+    errors = np.linalg.norm(workload.apply(linalg.solve_triangular(C, np.eye(n), lower=True)), axis=1)
     rmse = sensitivity * float(np.sqrt(np.mean(errors**2)))
     if not (
         math.isclose(sensitivity, strategy.sensitivity(schema), rel_tol=1e-9)
@@ -237,62 +263,79 @@ def _verify(strategy: BufferedLinearToeplitz, workload: Workload, schema: Partic
         raise RuntimeError(f"{strategy} has another sensitivity or error than its dense matrix; please report this")
 
 
-def _squared_error(workload: Workload, n: int, objective: str) -> SquaredError:
+def _squared_error(workload: Workload, n: int, objective: str, starts: Steps) -> SquaredError:
     if workload == prefix_sum():
-        return _prefix_error(n, objective)
+        return _prefix_error(n, objective, starts)
     if (column := workload.toeplitz(n)) is not None:
-        return _toeplitz_error(column, objective)
+        return _toeplitz_error(column, objective, starts)
     if (bands := short_inverse_bands(workload, n)) is not None:
-        return _recursive_error(bands, objective)
+        check_scalable(objective, starts)
+        return _recursive_error(bands, objective, starts)
     raise ValueError(
         "workload must be Toeplitz, or its inverse have at most 8 bands, for a buffered linear Toeplitz strategy, got "
         f"{workload}; use Banded or Dense"
     )
 
 
-def _prefix_error(n: int, objective: str) -> SquaredError:
-    """Closed form, O(d^2): the first column of A C^-1 is `sum_i a_i (1 - poles_i)^t` with poles 0 and s_hat."""
+def _prefix_error(n: int, objective: str, starts: Steps) -> SquaredError:
+    """Closed form, O(m d^2): the first column of A C^-1 is `sum_i a_i (1 - poles_i)^t` with poles 0 and s_hat."""
 
-    def squared_error(s: Array, s_hat: Array) -> tuple[float, Array, Array]:
+    def squared_error(s: Array, s_hat: Array) -> tuple[Array, blt_forms.PairGradient]:
         poles = np.append(0.0, s_hat)
         coefficients = blt_forms.partial_fractions(poles, s)
-        value, by_coefficient, by_pole = blt_forms.squared_error(coefficients, poles, n, objective)
-        through_poles, by_s = blt_forms.partial_fractions_gradient(poles, s, by_coefficient)
-        return value, by_s, (by_pole + through_poles)[1:]
+        parts, form_gradient = blt_forms.squared_error(coefficients, poles, n, objective, starts)
+
+        def gradient(weights: Array) -> tuple[Array, Array]:
+            by_coefficient, by_pole = form_gradient(weights)
+            through_poles, by_s = blt_forms.partial_fractions_gradient(poles, s, by_coefficient)
+            return by_s, (by_pole + through_poles)[1:]
+
+        return parts, gradient
 
     return squared_error
 
 
-def _toeplitz_error(column: Array, objective: str) -> SquaredError:
+def _toeplitz_error(column: Array, objective: str, starts: Steps) -> SquaredError:
     """Filters the first column of A (n,) by C^-1 = I + sum_i omega_hat_i L(theta_hat_i): O(n d)."""
     n = len(column)
-    # Query t's error sums the squares up to t: entry t counts for n - t queries, and the last query's is the largest.
-    weights = np.arange(n, 0, -1) / n if objective == "rmse" else np.ones(n)
 
-    def squared_error(s: Array, s_hat: Array) -> tuple[float, Array, Array]:
+    def squared_error(s: Array, s_hat: Array) -> tuple[Array, blt_forms.PairGradient]:
         omega_hat = blt_forms.partial_fractions(s_hat, s)
         filtered = [_one_pole(column, p) for p in s_hat]
         y = column + sum(o * f for o, f in zip(omega_hat, filtered, strict=True))
-        weighted = weights * y
-        by_omega_hat = np.array([2 * weighted @ f for f in filtered])
-        by_pole = np.array([-2 * weighted @ _one_pole(f, p) for f, p in zip(filtered, s_hat, strict=True)]) * omega_hat
-        through_poles, by_s = blt_forms.partial_fractions_gradient(s_hat, s, by_omega_hat)
-        return float(weighted @ y), by_s, by_pole + through_poles
+
+        def gradient(weights: Array) -> tuple[Array, Array]:
+            weighted = seen_noise(by_step(weights, starts, n), objective) * y
+            by_omega_hat = np.array([2 * weighted @ f for f in filtered])
+            slopes = [-2 * weighted @ _one_pole(f, p) for f, p in zip(filtered, s_hat, strict=True)]
+            through_poles, by_s = blt_forms.partial_fractions_gradient(s_hat, s, by_omega_hat)
+            return by_s, np.array(slopes) * omega_hat + through_poles
+
+        return np.add.reduceat(seen_noise(y**2, objective), starts), gradient
 
     return squared_error
 
 
-def _recursive_error(bands: Array, objective: str) -> SquaredError:
+def _recursive_error(bands: Array, objective: str, starts: Steps) -> SquaredError:
     """The variances of A C^-1 z through the recursion of A^-1, for workloads that are not Toeplitz: O(n (d + q)^2)."""
     n = len(bands)
 
-    def squared_error(s: Array, s_hat: Array) -> tuple[float, Array, Array]:
+    def squared_error(s: Array, s_hat: Array) -> tuple[Array, blt_forms.PairGradient]:
         omega_hat = blt_forms.partial_fractions(s_hat, s)
-        errors, covariances = variances(bands, 1 - s_hat, omega_hat)
-        weights = np.full(n, 1 / n) if objective == "rmse" else np.eye(1, n, int(np.argmax(errors)))[0]
-        by_decay, by_omega_hat = variances_gradient(bands, 1 - s_hat, omega_hat, covariances, weights)
-        through_poles, by_s = blt_forms.partial_fractions_gradient(s_hat, s, by_omega_hat)
-        return float(weights @ errors), by_s, through_poles - by_decay
+        errors, covariances = variances(bands, 1 - s_hat, omega_hat, np.ones(n))
+        rows = np.full(n, 1 / n) if objective == "rmse" else np.eye(1, n, int(np.argmax(errors)))[0]
+        by_decay, by_omega_hat, by_noise = variances_gradient(bands, 1 - s_hat, omega_hat, covariances, rows)
+
+        def gradient(weights: Array) -> tuple[Array, Array]:
+            if len(weights) == 1:
+                by_decay_now, by_omega_hat_now = weights * by_decay, weights * by_omega_hat
+            else:
+                _, states = variances(bands, 1 - s_hat, omega_hat, by_step(weights, starts, n))
+                by_decay_now, by_omega_hat_now, _ = variances_gradient(bands, 1 - s_hat, omega_hat, states, rows)
+            through_poles, by_s = blt_forms.partial_fractions_gradient(s_hat, s, by_omega_hat_now)
+            return by_s, through_poles - by_decay_now
+
+        return np.add.reduceat(by_noise, starts), gradient
 
     return squared_error
 

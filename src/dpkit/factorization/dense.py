@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dpkit.factorization.base import Strategy, dense_size
+from dpkit.factorization.forms import Form
 from dpkit.factorization.participation import ParticipationSchema
 from dpkit.factorization.sensitivity import gram_sensitivity
 from dpkit.factorization.values import Array, frozen_array
@@ -58,6 +59,9 @@ class Dense(Strategy):
         if dense_size(n) > len(self.coefficients):
             raise ValueError(f"n must be <= {len(self.coefficients)}, the iterations of this strategy, got {n}")
         return self.coefficients[:n, :n].copy()
+
+    def form(self, iterations: int | None = None) -> Form:
+        return super().form(len(self.coefficients) if iterations is None and self.coefficients is not None else iterations)
 
     def sensitivity(self, schema: ParticipationSchema) -> float:
         C = self.matrix(schema.iterations)

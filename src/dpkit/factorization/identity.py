@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from dpkit.factorization.forms import Form, White
 from dpkit.factorization.toeplitz import ToeplitzStrategy
 from dpkit.factorization.values import Array
 
@@ -16,6 +17,9 @@ class Identity(ToeplitzStrategy):
     >>> Identity().sensitivity(FixedEpoch(iterations=8, epochs=4))
     2.0
     """
+
+    def form(self, iterations: int | None = None) -> Form:
+        return White(iterations=iterations)
 
     def first_column(self, n: int) -> Array:
         return np.eye(1, n)[0]

@@ -1,10 +1,12 @@
 """What an optimisation found, and how good it is proved to be."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from dpkit.factorization.base import Strategy
+    from dpkit.factorization.participation import ParticipationSchema
+    from dpkit.factorization.workload import Workload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,32 @@ class Solution:
     seconds: float
     converged: bool
     message: str
+
+    @classmethod
+    def of(
+        cls,
+        strategy: "Strategy",
+        workload: "Workload",
+        schema: "ParticipationSchema",
+        *,
+        gap: float | None = None,
+        iterations: int = 0,
+        seconds: float = 0.0,
+        converged: bool = True,
+        message: str = "nothing to optimise",
+    ) -> Self:
+        """`strategy` with its sensitivity and errors, computed from the strategy alone; the rest as in the class."""
+        return cls(
+            strategy=strategy,
+            rmse=strategy.rmse(workload, schema),
+            max_error=strategy.max_error(workload, schema),
+            sensitivity=strategy.sensitivity(schema),
+            gap=gap,
+            iterations=iterations,
+            seconds=seconds,
+            converged=converged,
+            message=message,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

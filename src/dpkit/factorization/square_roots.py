@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from dpkit import validation
+from dpkit.factorization.forms import Form, PastInputs, PastOutputs
 from dpkit.factorization.series import divide
 from dpkit.factorization.toeplitz import ToeplitzStrategy
 from dpkit.factorization.values import Array
@@ -71,6 +72,10 @@ class BandedSquareRoot(ToeplitzStrategy):
         object.__setattr__(self, "num_bands", validation.count("num_bands", self.num_bands, minimum=1))
         _check_filter(self)
 
+    def form(self, iterations: int | None = None) -> Form:
+        terms = min(self.num_bands, iterations or self.num_bands)
+        return PastOutputs(self.first_column(terms)[None], iterations=iterations)
+
     def first_column(self, n: int) -> Array:
         return _first_terms(_root_column(min(n, self.num_bands), 1 - self.weight_decay, self.momentum, 0.5), n)
 
@@ -105,6 +110,10 @@ class BandedInverseSquareRoot(ToeplitzStrategy):
     def __post_init__(self):
         object.__setattr__(self, "num_bands", validation.count("num_bands", self.num_bands, minimum=1))
         _check_filter(self)
+
+    def form(self, iterations: int | None = None) -> Form:
+        terms = min(self.num_bands, iterations or self.num_bands)
+        return PastInputs(self.inverse_first_column(terms)[None], iterations=iterations)
 
     def first_column(self, n: int) -> Array:
         return divide(np.eye(1, n)[0], self.inverse_first_column(min(n, self.num_bands)))

@@ -1,4 +1,4 @@
-"""The best banded Toeplitz strategy for a Toeplitz workload, by L-BFGS on the log of the loss."""
+"""The best banded Toeplitz strategy, with or without scales for its rows, by L-BFGS on the log of the loss."""
 
 import time
 from collections.abc import Callable
@@ -10,12 +10,16 @@ from scipy import optimize
 
 from dpkit.factorization.banded_toeplitz import BandedToeplitz
 from dpkit.factorization.participation import ParticipationSchema
+from dpkit.factorization.row_scales import Shares, Steps, best_squares, by_step, log_loss, window_starts
 from dpkit.factorization.sensitivity import shifted_sum, toeplitz_majorant
 from dpkit.factorization.series import divide
 from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.square_roots import binomial_column
+from dpkit.factorization.toeplitz import ToeplitzStrategy, num_bands, toeplitz_rows
 from dpkit.factorization.values import Array
+from dpkit.factorization.window_scaled import WindowScaled
 from dpkit.factorization.workload import Workload
+from dpkit.numerics import autoregression as ar
 
 _MAX_STEPS = 2000
 _OPTIONS: Any = {"maxcor": 20, "ftol": 1e-15, "gtol": 1e-9, "maxiter": _MAX_STEPS, "maxfun": 2 * _MAX_STEPS}
@@ -36,52 +40,58 @@ def solve(
     schema: ParticipationSchema,
     objective: str,
     callback: Callable[[Progress], object] | None,
+    *,
+    scaled: bool,
 ) -> Solution:
     """The `Solution` for as many bands as `family` has, from its coefficients if it has any; see `optimize`.
 
     First with only as many bands as leave columns of one pattern without overlap, where any coefficients have an exact
     sensitivity; from there, if more are wanted, among non-negative and non-increasing coefficients, where the closed
-    form is exact.
+    form is exact. Scales join last, so that they can only improve on the optimum without them.
     """
-    n, num_bands, search = schema.iterations, min(family.num_bands, schema.iterations), _Search(callback)
-    numerator = workload.toeplitz(n)
-    if numerator is None:
-        raise ValueError(
-            f"workload must be Toeplitz (the same weights at every step) to optimise BandedToeplitz, got {workload}; "
-            "use Banded"
-        )
-    weights = (n - np.arange(n)) / n if objective == "rmse" else np.ones(n)
-    disjoint = num_bands if schema.max_participations == 1 else min(num_bands, schema.min_sep)
-
-    def loss(c: Array) -> LossAndGradient:
-        return _log_product(squared_error(c, numerator, weights), disjoint_sensitivity(c, schema))
-
-    def monotone_loss(c: Array) -> LossAndGradient:
-        return _log_product(squared_error(c, numerator, weights), monotone_sensitivity(c, schema))
-
-    given, slope = family.coefficients, np.inf
-    c = binomial_column(disjoint, 0.5) if given is None else given[:num_bands] / given[0]
-    if len(c) == disjoint:
-        c = search.unconstrained(loss, c)
-        slope = np.max(np.abs(loss(c)[1]))
-    if num_bands > disjoint and not search.stopped:
-        c = toeplitz_majorant(np.concatenate([c, np.zeros(num_bands - len(c))]))
-        c = search.monotone(monotone_loss, c)
-        # A feasible direction is a sum of staircases: c_0, ..., c_j moved by the same amount.
-        slope = -np.min(np.cumsum(monotone_loss(c)[1]))
+    search, given, n = _Search(callback), family.coefficients, schema.iterations
+    bands = min(family.num_bands, n)
+    disjoint = bands if schema.max_participations == 1 else min(bands, schema.min_sep)
+    c, slope = binomial_column(disjoint, 0.5) if given is None else given[:bands] / given[0], np.inf
+    for with_scales in (False, True) if scaled else (False,):
+        starts = window_starts(schema, scaled=with_scales)
+        error = squared_error(workload, n, objective, starts)
+        if len(c) == disjoint and not search.stopped:
+            loss = _loss(error, disjoint_sensitivity, schema, starts)
+            c = search.unconstrained(loss, c)
+            slope = np.max(np.abs(loss(c)[1]))
+        if bands > disjoint and not search.stopped:
+            loss = _loss(error, monotone_sensitivity, schema, starts)
+            c = search.monotone(loss, toeplitz_majorant(np.concatenate([c, np.zeros(bands - len(c))])))
+            # A feasible direction is a sum of staircases: c_0, ..., c_j moved by the same amount.
+            slope = -np.min(np.cumsum(loss(c)[1]))
     converged = bool(slope <= _FLAT) and not search.stopped
+    message = f"largest slope of the log loss {slope:.1e}" + ("" if converged else f"; {search.message}")
     strategy = BandedToeplitz(len(c), c)
-    return Solution(
-        strategy=strategy,
-        rmse=strategy.rmse(workload, schema),
-        max_error=strategy.max_error(workload, schema),
-        sensitivity=strategy.sensitivity(schema),
-        gap=None,
+    return Solution.of(
+        best_scaled(strategy, workload, schema, objective) if scaled else strategy,
+        workload,
+        schema,
         iterations=search.steps,
         seconds=time.perf_counter() - search.start,
         converged=converged,
-        message=f"largest slope of the log loss {slope:.1e}" + ("" if converged else f"; {search.message}"),
+        message=message,
     )
+
+
+def best_scaled(
+    strategy: ToeplitzStrategy, workload: Workload, schema: ParticipationSchema, objective: str
+) -> WindowScaled:
+    """`strategy` with the best scale for every participation's window; their optimum is a closed form."""
+    n, b, starts = schema.iterations, schema.min_sep, window_starts(schema, scaled=True)
+    c = strategy.first_column(n)
+    c = c[: num_bands(c)]
+    errors, _ = squared_error(workload, n, objective, starts)(c)
+    if schema.max_participations == 1 or len(c) <= b:
+        sensitivities, _ = disjoint_sensitivity(c, schema, starts)
+    else:
+        sensitivities, _ = monotone_sensitivity(toeplitz_majorant(c), schema, starts)
+    return WindowScaled(strategy, b, np.sqrt(best_squares(errors, sensitivities)))
 
 
 class _Search:
@@ -134,43 +144,139 @@ class _Search:
         return result.x
 
 
-def squared_error(c: Array, numerator: Array, weights: Array) -> LossAndGradient:
-    """(sum_t weights[t] y_t^2, its gradient (p,)) with y = numerator / c as power series: the first column of A C^{-1}.
+def squared_error(workload: Workload, n: int, objective: str, starts: Steps) -> Callable[[Array], Shares]:
+    """Mean ("rmse") or largest ("max_error") squared row norm of A C^{-1}, as a function of c (p,).
 
-    Row t of A C^{-1} is y_t, ..., y_0, so weights 1 give the last and largest row's square, (n - t) / n the mean.
+    Its shares are those of the steps whose noise causes it, in windows that begin at `starts` (m,).
+
+    Raises:
+        ValueError: A is neither Toeplitz nor has a banded inverse, or its largest error is wanted in several windows
+            and it is not Toeplitz.
     """
-    # A trial step may be so long that y grows exponentially; infinities and NaN are for the caller to reject.
-    with np.errstate(over="ignore", invalid="ignore"):
-        y = divide(numerator, c)
-        adjoint = divide((weights * y)[::-1], c)[::-1]
-        return float(np.sum(weights * y**2)), -2 * _correlation(adjoint, y, len(c))
+    if (column := workload.toeplitz(n)) is not None:
+        return _toeplitz_error(column, objective, starts)
+    inverse = workload.inverse_bands(n)
+    if inverse is None:
+        raise ValueError(f"workload must be Toeplitz or invertible to optimise a Toeplitz strategy, got {workload}")
+    check_scalable(objective, starts)
+    return _recursive_error(inverse, objective, starts)
 
 
-def disjoint_sensitivity(c: Array, schema: ParticipationSchema) -> LossAndGradient:
-    """(squared sensitivity, gradient (p,)) where columns of one pattern share no row: the sum of their squared norms.
+def check_scalable(objective: str, starts: Steps) -> None:
+    """`ValueError` if scales are wanted for the max error of a workload that is not Toeplitz."""
+    if objective == "max_error" and len(starts) > 1:
+        raise ValueError(
+            "workload must be Toeplitz to scale windows for the max error: which query's is the largest may depend on "
+            'the scales; use objective="rmse", or Banded'
+        )
+
+
+def _toeplitz_error(numerator: Array, objective: str, starts: Steps) -> Callable[[Array], Shares]:
+    """O(n log p), from y = numerator / c as power series, the first column of A C^{-1}."""
+    n = len(numerator)
+
+    def error(c: Array) -> Shares:
+        # A trial step may be so long that y grows exponentially; infinities and NaN are for the caller to reject.
+        with np.errstate(over="ignore", invalid="ignore"):
+            y = divide(numerator, c)
+            shares = np.add.reduceat(seen_noise(y**2, objective), starts)
+
+        def gradient(noise: Array) -> Array:
+            weights = seen_noise(by_step(noise, starts, n), objective)
+            adjoint = divide((weights * y)[::-1], c)[::-1]
+            return -2 * _correlation(adjoint, y, len(c))
+
+        return shares, gradient
+
+    return error
+
+
+def seen_noise(values: Array, objective: str) -> Array:
+    """The mean or largest squared error is `seen_noise(y^2) @ v = y^2 @ seen_noise(v)`, (n,) each, v the variances.
+
+    Query t's is sum_r y_r^2 v_{t-r}, A C^{-1} having the first column y; that of the last query is the largest.
+    """
+    return (np.cumsum(values) / len(values) if objective == "rmse" else values)[::-1]
+
+
+def _recursive_error(inverse: Array, objective: str, starts: Steps) -> Callable[[Array], Shares]:
+    """O(n (p + q)^2): the variances of W x = z, W = C A^{-1}, and the gradient of their mean or largest in W."""
+    n = len(inverse)
+
+    def error(c: Array) -> Shares:
+        with np.errstate(all="ignore"):
+            W = ar.band_product(toeplitz_rows(c, n), inverse)
+            S = ar.windowed_covariance(W)
+            worst = np.argmax(S[:, 0]) if objective == "max_error" else None
+            weights = np.full(n, 1 / n) if worst is None else np.eye(1, n, int(worst))[0]
+            by_W = ar.windowed_covariance_adjoint(W, S, weights)
+            # The share of step t's noise, of variance v_t, is linear in v_t; row t of W scales with v_t^(-1/2).
+            shares = -np.sum(by_W * W, axis=1) / 2
+        # No variance can be below that of the last innovation, unless the recursion has lost all digits.
+        if not np.all(S[:, 0] * W[:, 0] ** 2 > 0.999):
+            shares = np.full(n, np.inf)
+
+        def gradient(noise: Array) -> Array:
+            if len(noise) == 1:
+                scaled = by_W * noise
+            else:
+                scales = 1 / np.sqrt(by_step(noise, starts, n))[:, None]
+                V = W * scales
+                scaled = ar.windowed_covariance_adjoint(V, ar.windowed_covariance(V), weights) * scales
+            return np.sum(ar.band_product_adjoint(scaled, inverse, len(c)), axis=0)
+
+        return np.add.reduceat(shares, starts), gradient
+
+    return error
+
+
+def disjoint_sensitivity(c: Array, schema: ParticipationSchema, starts: Steps) -> Shares:
+    """Squared sensitivity where columns of one pattern share no row: the sum of their squared norms.
 
     Column s has entries c_0, ..., c_{n-1-s}; early columns are the longest, and so 0, b, 2b, ... the worst pattern.
+    Its columns end before the next begins, so each lies in one window.
     """
-    starts = schema.min_sep * np.arange(schema.max_participations)
-    lengths = np.minimum(schema.iterations - starts, len(c))
-    # How many of the pattern's columns have an entry c_j.
-    uses = np.cumsum(np.bincount(lengths, minlength=len(c) + 1)[::-1])[::-1][1:]
-    return float(uses @ c**2), 2 * uses * c
+    steps = schema.min_sep * np.arange(schema.max_participations)
+    lengths = np.minimum(schema.iterations - steps, len(c))
+
+    def gradient(weights: Array) -> Array:
+        weights = np.repeat(weights, len(steps) // len(starts))
+        # How many of the pattern's columns have an entry c_j.
+        uses = np.cumsum(np.bincount(lengths, weights, minlength=len(c) + 1)[::-1])[::-1][1:]
+        return 2 * uses * c
+
+    return np.cumsum(c**2)[lengths - 1].reshape(len(starts), -1).sum(axis=1), gradient
 
 
-def monotone_sensitivity(c: Array, schema: ParticipationSchema) -> LossAndGradient:
-    """(squared sensitivity, gradient (p,)) for non-negative, non-increasing c."""
+def monotone_sensitivity(c: Array, schema: ParticipationSchema, starts: Steps) -> Shares:
+    """Squared sensitivity for non-negative, non-increasing c."""
     n, b, k = schema.iterations, schema.min_sep, schema.max_participations
     summed = shifted_sum(np.concatenate([c, np.zeros(n - len(c))]), b, k)
-    return float(summed @ summed), 2 * shifted_sum(summed[::-1], b, k)[::-1][: len(c)]
+
+    def gradient(weights: Array) -> Array:
+        return 2 * shifted_sum((by_step(weights, starts, n) * summed)[::-1], b, k)[::-1][: len(c)]
+
+    return np.add.reduceat(summed**2, starts), gradient
 
 
-def _log_product(error: LossAndGradient, sensitivity: LossAndGradient) -> LossAndGradient:
-    """log(error * sensitivity) and its gradient; out of reach where a trial step made the recursion overflow."""
-    (f, by_f), (s, by_s) = error, sensitivity
-    if not (np.isfinite(f) and np.all(np.isfinite(by_f))):
-        return _OUT_OF_REACH, np.zeros_like(by_f)
-    return float(np.log(f) + np.log(s)), by_f / f + by_s / s
+def _loss(
+    error: Callable[[Array], Shares],
+    sensitivity: Callable[[Array, ParticipationSchema, Steps], Shares],
+    schema: ParticipationSchema,
+    starts: Steps,
+) -> Callable[[Array], LossAndGradient]:
+    """The log loss as a function of c; out of reach where a trial step made the recursion overflow."""
+
+    def loss(c: Array) -> LossAndGradient:
+        errors, error_gradient = error(c)
+        if np.all(np.isfinite(errors)):
+            with np.errstate(over="ignore", invalid="ignore"):
+                value, gradient = log_loss((errors, error_gradient), sensitivity(c, schema, starts))
+            if np.all(np.isfinite(gradient)):
+                return value, gradient
+        return _OUT_OF_REACH, np.zeros_like(c)
+
+    return loss
 
 
 def _correlation(x: Array, y: Array, count: int) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dpkit import validation
 from dpkit.factorization.base import Strategy, dense_size, lower_factor
+from dpkit.factorization.forms import Form, tree_nodes
 from dpkit.factorization.participation import FixedEpoch, ParticipationSchema
 from dpkit.factorization.sensitivity import rounded_up
 from dpkit.factorization.values import Array
@@ -129,6 +130,13 @@ class Tree(Strategy):
                         noise[rows[s, height - descent][block << descent : (block + 1) << descent]] += weight
             carried = prefix[segment.start + segment.length - 1]
         return np.diff(prefix, axis=0, prepend=0)
+
+    def form(self, iterations: int | None = None) -> Form:
+        n = self.iterations if iterations is None else iterations
+        self.segments(n)
+        if self.decoder == "full":
+            return super().form(n)
+        return tree_nodes(n, self.decoder == "online", self.restart_every, self.completion)
 
     def sensitivity(self, schema: ParticipationSchema) -> float:
         n = schema.iterations

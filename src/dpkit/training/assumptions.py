@@ -73,6 +73,9 @@ def _release(config: TrainingConfig) -> Iterator[str]:
             "proved; dpkit takes their word for it."
         )
         return
+    if config.correlated:
+        yield from _correlated_release(config)
+        return
     scale = "standard deviation" if mechanism.kind == "gaussian" else "scale"
     bound = "the clip norm" if mechanism.l2_clip_norm is None else f"the clip norm {mechanism.l2_clip_norm}"
     fresh = f"fresh {mechanism.kind.capitalize()} noise of {scale} {mechanism.noise_multiplier} times {bound}"
@@ -89,6 +92,22 @@ def _release(config: TrainingConfig) -> Iterator[str]:
     yield (
         "Noise is independent between steps and coordinates, its random seed stays secret, and it is real-valued: what "
         "floating-point samplers leak is not covered."
+    )
+
+
+def _correlated_release(config: TrainingConfig) -> Iterator[str]:
+    mechanism = config.mechanism
+    bound = "the clip norm" if mechanism.l2_clip_norm is None else f"the clip norm {mechanism.l2_clip_norm}"
+    yield (
+        f"The noise of step t is row t of C^-1 Z, for the matrix C of the strategy {config.strategy.name} and "
+        f"Gaussian Z of standard deviation {mechanism.noise_multiplier} times {bound} times the sensitivity of C under "
+        "this participation; it is added to the sum of the clipped contributions, which is divided, if at all, by a "
+        "constant."
+    )
+    yield (
+        "Z is independent between steps and coordinates, its random seed stays secret, and a step that is run again "
+        "after a restart repeats its noise and its contributions exactly; Z is real-valued: what floating-point "
+        "samplers leak is not covered."
     )
 
 
@@ -127,7 +146,8 @@ def _warnings(config: TrainingConfig) -> Iterator[str]:
     if noise == 0:
         yield "noise_multiplier = 0 adds no noise, and so protects nobody."
     elif noise is not None and noise < _SMALL_NOISE:
-        yield f"noise_multiplier = {noise} is tiny: one step by itself gives a participating {config.data.unit} away."
+        gives = "the run" if config.correlated else "one step by itself"
+        yield f"noise_multiplier = {noise} is tiny: {gives} gives a participating {config.data.unit} away."
     if training.sampling == "full_batch" and training.batch_size not in (None, population):
         yield (
             f"batch_size = {training.batch_size:,} contradicts full_batch, where every step uses all {population:,} "

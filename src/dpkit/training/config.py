@@ -5,87 +5,17 @@ import pathlib
 import tomllib
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pydantic
 from pydantic import Field
 
-from dpkit.training import fields
+from dpkit.training import fields, sections
 from dpkit.training.contradictions import contradictions
 from dpkit.training.problems import ABSENT, ConfigError, Problem, as_toml, nearest
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class DataSection(_Section):
-    """`[data]`: who is protected, and how many of them there are."""
-
-    unit: fields.Unit = Field(description="the privacy unit: example, user, device or provider", examples=["example"])
-    examples: fields.Whole | None = Field(default=None, description="how many examples there are", examples=[60_000])
-    users: fields.Whole | None = Field(default=None, description="how many units there are", examples=[10_000])
-
-    @property
-    def population(self) -> int:
-        """How many privacy units there are."""
-        return (self.examples if self.unit == "example" else self.users) or 0
-
-
-class TrainingSection(_Section):
-    """`[training]`: how often, and how, units take part."""
-
-    sampling: fields.Sampler = Field(
-        description="how batches are drawn: poisson, shuffle, full_batch or min_sep", examples=["poisson"]
-    )
-    batch_size: fields.Whole | None = Field(default=None, description="expected under Poisson sampling", examples=[256])
-    iterations: fields.Whole | None = Field(default=None, description="how many steps are run", examples=[14_063])
-    epochs: fields.Exact | None = Field(default=None, description="passes over the data, whole or not", examples=[60])
-    min_sep: fields.Whole | None = Field(
-        None, description="least number of steps from one participation to the next", examples=[342]
-    )
-    max_participations: fields.Whole | None = Field(default=None, description="most steps one unit is in", examples=[6])
-
-
-class MechanismSection(_Section):
-    """`[mechanism]`: what each step adds."""
-
-    kind: fields.Kind = Field(description="gaussian, laplace or zcdp", examples=["gaussian"])
-    noise_multiplier: fields.NonNegative | None = Field(
-        None, description="noise standard deviation (Laplace: scale) over the clip norm", examples=[1.1]
-    )
-    l2_clip_norm: fields.Positive | None = Field(
-        None, description="largest norm of one unit's contribution", examples=[1.0]
-    )
-    rho: fields.NonNegative | None = Field(default=None, description="the proved zCDP of one step", examples=[0.81])
-
-
-class PrivacySection(_Section):
-    """`[privacy]`: what is guaranteed, and how it is accounted for."""
-
-    delta: fields.Delta = Field(description="well below one over the number of units", examples=[1e-5])
-    relation: fields.Relation = Field(
-        description="add_or_remove_one, replace_one or replace_special", examples=["add_or_remove_one"]
-    )
-    accountant: fields.Accountant = Field(default="pld", description="pld, rdp or zcdp", examples=["pld"])
-
-
-class ReportSection(_Section):
-    """`[report]`: free text, for what no number can answer. Every key is optional."""
-
-    title: fields.Text | None = Field(default=None, examples=["MNIST with DP-SGD"])
-    setting: fields.Text | None = Field(default=None, examples=["central; the training cluster is trusted"])
-    data_accesses: fields.Text | None = Field(default=None, examples=["this one run; nothing else read the data"])
-    output: fields.Text | None = Field(default=None, examples=["the final model only"])
-    contribution: fields.Text | None = Field(default=None, examples=["one image with its label"])
-    sampling_in_code: fields.Text | None = Field(default=None, examples=["Poisson, as accounted for"])
-    tuning: fields.Text | None = Field(default=None, examples=["on public data only"])
-    floating_point: fields.Text | None = Field(default=None, examples=["float32 Gaussian noise, not hardened"])
-    code: fields.Text | None = Field(default=None, examples=["https://example.org/train at commit 1234567"])
-    audit: fields.Text | None = Field(default=None, examples=["one-run audit: epsilon >= 0.4 at 95 %"])
-
-
-class TrainingConfig(_Section):
+class TrainingConfig(sections.Section):
     """A training run as its author describes it; `dpkit.training.plan` derives the rest.
 
     Build it with `load_config`, or with `TrainingConfig.parse` from the same tables as a dict, so that every mistake is
@@ -101,15 +31,17 @@ class TrainingConfig(_Section):
     14063
     """
 
-    data: DataSection
-    training: TrainingSection
-    mechanism: MechanismSection
-    privacy: PrivacySection
-    report: ReportSection = Field(default_factory=ReportSection)
+    data: sections.DataSection
+    training: sections.TrainingSection
+    mechanism: sections.MechanismSection
+    privacy: sections.PrivacySection
+    strategy: sections.StrategySection = Field(default_factory=sections.StrategySection)
+    optimizer: sections.OptimizerSection = Field(default_factory=sections.OptimizerSection)
+    report: sections.ReportSection = Field(default_factory=sections.ReportSection)
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Self:
-        given = {f"{table}.{key}": value for table, section in self._tables().items() for key, value in section.items()}
+        given = {f"{table}.{key}": value for table, section in self.tables().items() for key, value in section.items()}
         if problems := contradictions(given, set(given)):
             raise ValueError("\n".join(map(str, problems)))
         return self
@@ -168,15 +100,20 @@ class TrainingConfig(_Section):
         return self._with("mechanism", {"noise_multiplier": noise_multiplier})
 
     def _with(self, table: str, changed: Mapping[str, Any]) -> "TrainingConfig":
-        tables = self._tables()
+        tables = self.tables()
         return self.parse({**tables, table: {**tables[table], **changed}})
 
-    def _tables(self) -> dict[str, dict[str, Any]]:
+    def tables(self) -> dict[str, dict[str, Any]]:
         """What was written, as nested dicts."""
         return {
             table: {key: value for key, value in section if key in section.model_fields_set and value is not None}
             for table, section in self
         }
+
+    @property
+    def correlated(self) -> bool:
+        """Whether the noise of the steps is correlated by a strategy."""
+        return self.strategy.kind is not None or self.strategy.file is not None
 
     @property
     def iterations(self) -> int:
@@ -202,9 +139,17 @@ def load_config(path: str | pathlib.Path) -> TrainingConfig:
     """
     source = str(path)
     try:
-        return TrainingConfig.parse(_read(pathlib.Path(path)), source)
+        return TrainingConfig.parse(_placed(_read(pathlib.Path(path)), pathlib.Path(path).parent), source)
     except _Unreadable as error:
         raise ConfigError([Problem("", ABSENT, *error.args)], source) from None
+
+
+def _placed(tables: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+    """`tables` with the strategy file, which is named relative to the config in `folder`, where it really is."""
+    strategy = tables.get("strategy")
+    if not isinstance(strategy, dict) or not isinstance(strategy.get("file"), str) or not strategy["file"].strip():
+        return tables
+    return {**tables, "strategy": {**strategy, "file": str(folder / strategy["file"])}}
 
 
 class _Unreadable(Exception):
@@ -268,10 +213,6 @@ def _home(key: str) -> str | None:
     return next((name for name, section in _SECTIONS.items() if key in section.model_fields), None)
 
 
-_SECTIONS: dict[str, type[_Section]] = {
-    "data": DataSection,
-    "training": TrainingSection,
-    "mechanism": MechanismSection,
-    "privacy": PrivacySection,
-    "report": ReportSection,
+_SECTIONS: dict[str, type[sections.Section]] = {
+    name: cast(type[sections.Section], field.annotation) for name, field in TrainingConfig.model_fields.items()
 }

@@ -13,7 +13,12 @@ def contradictions(valid: Mapping[str, Any], present: set[str]) -> list[Problem]
         valid: the values of the keys that are valid by themselves, by dotted key.
         present: every key in the file, valid or not: an invalid key is not reported as missing a second time.
     """
-    return [*_population(valid, present), *_steps(valid, present), *_mechanism(valid, present)]
+    return [
+        *_population(valid, present),
+        *_steps(valid, present),
+        *_mechanism(valid, present),
+        *_strategy(valid, present),
+    ]
 
 
 def _population(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
@@ -78,3 +83,53 @@ def _mechanism(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]
         fault = 'no privacy loss distribution follows from kind = "zcdp"'
         value = valid.get("privacy.accountant", ABSENT)
         yield Problem("privacy.accountant", value, fault, 'write accountant = "zcdp" or "rdp"')
+
+
+# The keys of [strategy] that each kind needs, and those it may have besides; all may have an objective.
+_STRATEGY_KEYS = {
+    "banded": (("num_bands",), ("column_norms",)),
+    "banded_toeplitz": (("num_bands",), ()),
+    "blt": (("num_buffers",), ()),
+    "banded_square_root": (("num_bands",), ()),
+    "banded_inverse_square_root": (("num_bands",), ()),
+}
+
+
+def _strategy(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
+    written = {key.removeprefix("strategy.") for key in present if key.startswith("strategy.")}
+    if not written:
+        return
+    if not written & {"kind", "file"}:
+        yield Problem("strategy.kind", ABSENT, "missing", 'write kind = "banded", or file = "strategy.npz"')
+        return
+    kind = valid.get("strategy.kind")
+    if "file" in written:
+        name, needed, allowed = "a file, which holds the finished strategy", (), ()
+    elif kind is not None:
+        name, (needed, allowed) = f'kind = "{kind}"', _STRATEGY_KEYS.get(kind, ((), ()))
+        allowed = (*allowed, "kind", "objective")
+    else:
+        return
+    for key in needed:
+        if key not in written:
+            fault, remedy = f"missing, and {name} needs it", f"write {key} = {_EXAMPLES[key]}"
+            yield Problem(f"strategy.{key}", ABSENT, fault, remedy)
+    for key in sorted(written - {*needed, *allowed, "file"}):
+        if f"strategy.{key}" in valid:
+            yield Problem(f"strategy.{key}", valid[f"strategy.{key}"], f"does not go with {name}", "remove it")
+    yield from _correlated_run(valid)
+
+
+_EXAMPLES = {"num_bands": 32, "num_buffers": 3}
+
+
+def _correlated_run(valid: Mapping[str, Any]) -> Iterator[Problem]:
+    """What correlated noise asks of the other tables."""
+    sampling, mechanism = valid.get("training.sampling"), valid.get("mechanism.kind")
+    if sampling == "poisson":
+        fault = "correlated noise is not accounted for under Poisson sampling"
+        remedy = 'write sampling = "min_sep" if the code enforces it, or remove [strategy]'
+        yield Problem("training.sampling", sampling, fault, remedy)
+    if mechanism in ("laplace", "zcdp"):
+        fault = "only Gaussian noise can be correlated by a [strategy]"
+        yield Problem("mechanism.kind", mechanism, fault, 'write kind = "gaussian", or remove [strategy]')

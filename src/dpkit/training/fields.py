@@ -17,6 +17,17 @@ _LARGEST_COUNT = 2**53
 
 UNITS = ("example", "user", "device", "provider")
 KINDS = ("gaussian", "laplace", "zcdp")
+STRATEGIES = (
+    "identity",
+    "tree",
+    "banded",
+    "banded_toeplitz",
+    "blt",
+    "square_root",
+    "banded_square_root",
+    "banded_inverse_square_root",
+    "dense",
+)
 ACCOUNTANTS = ("pld", "rdp", "zcdp")
 SAMPLERS = ("poisson", "shuffle", "full_batch", "min_sep")
 # Samplers whose amplification is not accounted for yet, with the choice that stays sound for each.
@@ -53,6 +64,20 @@ def positive(value: Any) -> float:
     number = finite(value)
     if number <= 0:
         raise ValueError("must be > 0")
+    return number
+
+
+def momentum(value: Any) -> float:
+    number = non_negative(value)
+    if number >= 1:
+        raise ValueError("must be < 1")
+    return number
+
+
+def share(value: Any) -> float:
+    number = non_negative(value)
+    if number > 1:
+        raise ValueError("must lie between 0 and 1")
     return number
 
 
@@ -121,9 +146,14 @@ Exact = Annotated[InstanceOf[Fraction], BeforeValidator(exact)]
 Positive = Annotated[float, BeforeValidator(positive)]
 NonNegative = Annotated[float, BeforeValidator(non_negative)]
 Delta = Annotated[float, BeforeValidator(open_probability)]
+Momentum = Annotated[float, BeforeValidator(momentum)]
+Share = Annotated[float, BeforeValidator(share)]
 Text = Annotated[str, BeforeValidator(free_text)]
 Unit = Annotated[str, BeforeValidator(one_of(UNITS))]
 Kind = Annotated[str, BeforeValidator(one_of(KINDS))]
+Strategy = Annotated[str, BeforeValidator(one_of(STRATEGIES))]
+ColumnNorms = Annotated[str, BeforeValidator(one_of(("optimal", "equal")))]
+Objective = Annotated[str, BeforeValidator(one_of(("rmse", "max_error")))]
 Accountant = Annotated[str, BeforeValidator(one_of(ACCOUNTANTS))]
 Sampler = Annotated[str, BeforeValidator(sampler)]
 Relation = Annotated[InstanceOf[NeighboringRelation], BeforeValidator(relation)]

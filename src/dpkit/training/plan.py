@@ -1,8 +1,9 @@
 """From a config to the run it describes: mechanism, sampler, participations and noise, derived together."""
 
 import dataclasses
+import functools
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from dpkit import accounting, mechanisms
 from dpkit.accounting.base import Bounds, PrivacyAccountant
@@ -11,6 +12,9 @@ from dpkit.relations import NeighboringRelation
 from dpkit.training import assumptions, participation
 from dpkit.training.config import TrainingConfig
 from dpkit.training.problems import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from dpkit.factorization import Strategy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,8 @@ class TrainingPlan:
         iterations_rule: how that number came about.
         sampling_probability: of Poisson sampling; None where no amplification by sampling is claimed.
         participations: most steps one unit is in; None under Poisson sampling, where any number is possible.
-        noise_multiplier: noise over the clip norm; None where only a rho is declared.
+        noise_multiplier: noise over the clip norm, or over the clip norm times the sensitivity of the strategy where
+            the noise is correlated; None where only a rho is declared.
         relation: when two data sets are neighbours.
         delta: of the guarantee.
         unit: who is protected.
@@ -45,12 +50,37 @@ class TrainingPlan:
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    @functools.cached_property
+    def strategy(self) -> "Strategy":
+        """How the noise of the steps is correlated: read from its file, or optimized for the run on first use.
+
+        Raises:
+            ValueError: the file is not a valid one, or the kind of strategy cannot be had for this run.
+            OSError: the file cannot be read.
+        """
+        # Loaded here, because most runs need no factorization.
+        from dpkit.factorization import Identity
+        from dpkit.training import correlation
+
+        if not self.config.correlated:
+            return Identity()
+        schema = correlation.schema(self.config)
+        return correlation.solve(self.config.strategy, self.config.optimizer, schema).strategy
+
     @property
     def stddev(self) -> float | None:
-        """Standard deviation of one coordinate's noise, where the config names the clip norm."""
+        """Standard deviation of one coordinate's fresh noise, where the config names the clip norm.
+
+        Correlated noise is `strategy`'s C^{-1} times fresh noise of this standard deviation, which is the noise
+        multiplier times the clip norm times the sensitivity of C under the run's participation schema.
+        """
         clip = self.config.mechanism.l2_clip_norm
         if clip is None or self.noise_multiplier is None:
             return None
+        if self.config.correlated:
+            from dpkit.training import correlation
+
+            return self.noise_multiplier * clip * self.strategy.sensitivity(correlation.schema(self.config))
         # Laplace noise of scale b has variance 2 b^2.
         return self.noise_multiplier * clip * (math.sqrt(2) if self.config.mechanism.kind == "laplace" else 1.0)
 
@@ -100,7 +130,8 @@ class TrainingPlan:
         """
         # A zCDP accountant knows no amplification, so it has nothing to compare.
         if (
-            self.config.training.sampling not in ("shuffle", "min_sep")
+            self.config.correlated
+            or self.config.training.sampling not in ("shuffle", "min_sep")
             or self.config.training.batch_size is None
             or self.config.privacy.accountant == "zcdp"
         ):
@@ -144,7 +175,9 @@ def plan(config: TrainingConfig) -> TrainingPlan:
     """Derives the run that `config` describes.
 
     Amplification by sampling is claimed only for `sampling = "poisson"`, the sampler it is proved for. Under `shuffle`
-    and `min_sep` each unit is charged for every step it may take part in, under `full_batch` for every step.
+    and `min_sep` each unit is charged for every step it may take part in, under `full_batch` for every step. With a
+    `[strategy]` the whole run is one Gaussian mechanism: C G plus noise, also where contributions react to past outputs
+    (Denisov et al. 2022).
 
     >>> from dpkit import training
     >>> run = training.plan(training.TrainingConfig.parse({
@@ -161,7 +194,7 @@ def plan(config: TrainingConfig) -> TrainingPlan:
     if count is None:
         probability = participation.sampling_probability(config)
         step = mechanisms.PoissonSampled(step, probability)
-    mechanism = mechanisms.repeat(step, config.iterations if count is None else count)
+    mechanism = step if config.correlated else mechanisms.repeat(step, config.iterations if count is None else count)
     return TrainingPlan(
         config=config,
         mechanism=mechanism,

@@ -10,9 +10,9 @@ import dpkit
 from dpkit import accounting
 from dpkit.accounting.base import Bounds
 from dpkit.relations import NeighboringRelation
-from dpkit.training.config import ReportSection
 from dpkit.training.plan import TrainingPlan
 from dpkit.training.problems import as_toml
+from dpkit.training.sections import ReportSection
 from dpkit.training.summary import Summary, interval, rounded_down, rounded_up
 
 _ACCOUNTANTS = {
@@ -216,10 +216,13 @@ def _parameters(plan: TrainingPlan) -> tuple[ReportField, ...]:
     config = plan.config
     clip, batch = config.mechanism.l2_clip_norm, config.training.batch_size
     found = [ReportField("mechanism", "Mechanism", (config.mechanism.kind,))]
+    if config.correlated:
+        found.append(ReportField("strategy", "Noise correlated by", (config.strategy.name,)))
     if plan.noise_multiplier is None:
         found.append(ReportField("step_rho", "rho of one step", (f"{config.mechanism.rho}",)))
     else:
-        stddev = "" if plan.stddev is None else f" (standard deviation {plan.stddev:g} in the sum)"
+        where = "before the noise is correlated" if config.correlated else "in the sum"
+        stddev = "" if plan.stddev is None else f" (standard deviation {plan.stddev:g} {where})"
         found += [
             ReportField("noise_multiplier", "Noise multiplier", (f"{plan.noise_multiplier!r}{stddev}",)),
             ReportField(

@@ -1,8 +1,9 @@
 """Tables for the terminal: readable at 80 columns, without colour codes when piped."""
 
-import itertools
 import math
 import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -11,6 +12,10 @@ from rich.text import Text
 
 from dpkit.accounting.base import Bounds
 from dpkit.training.summary import Summary, interval, rounded_down, rounded_up
+
+if TYPE_CHECKING:
+    from dpkit.factorization import ParticipationSchema, Solution
+    from dpkit.training.sections import OptimizerSection
 
 _NAMES = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP"}
 _WIDEST = 100
@@ -23,21 +28,63 @@ def print_summary(summary: Summary, title: str) -> None:
         summary: the numbers of a run.
         title: what stands above them.
     """
-    console = Console(highlight=False, markup=False, emoji=False)
-    table = Table(title=Text(title), title_justify="left", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in itertools.chain(_epsilons(summary), _settings(summary)):
-        # Text, because a file name or a reason may hold what rich would take for markup.
-        table.add_row(Text(label), Text(value))
-    console.print(table)
-    width = min(console.width, _WIDEST)
+    width = min(_print_table((*_epsilons(summary), *_settings(summary)), title), _WIDEST)
     typer.echo("\n" + textwrap.fill(summary.guarantee, width))
     for heading, lines in (("This holds if:", summary.plan.assumptions), ("Warnings:", summary.warnings)):
         if lines:
             typer.echo(f"\n{heading}")
         for line in lines:
             typer.echo(textwrap.fill(line, width, initial_indent="  - ", subsequent_indent="    "))
+
+
+def _print_table(rows: Iterable[tuple[str, str]], title: str) -> int:
+    """Prints labels and values; returns the width there is."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        # Text, because a file name or a reason may hold what rich would take for markup.
+        table.add_row(Text(label), Text(value))
+    console.print(table)
+    return console.width
+
+
+def print_solution(
+    solution: "Solution", schema: "ParticipationSchema", name: str, optimizer: "OptimizerSection"
+) -> None:
+    """Prints what an optimisation found.
+
+    Args:
+        solution: the strategy with its errors.
+        schema: what it was found for.
+        name: of the strategy.
+        optimizer: whose errors they are.
+    """
+    n, copies = schema.iterations, solution.strategy.form(schema.iterations).copies
+    gap = "none certified"
+    if solution.gap is not None:
+        gap = f"at most {rounded_up(solution.gap, 3)} of the least squared error"
+    apart = f", at least {schema.min_sep:,} apart" if schema.max_participations > 1 else ""
+    rows = (
+        ("strategy", name),
+        ("workload", _workload(optimizer)),
+        ("participation", f"at most {schema.max_participations:,} of {n:,} steps{apart}"),
+        ("rmse", f"{solution.rmse:.6g}"),
+        ("max error", f"{solution.max_error:.6g}"),
+        ("sensitivity", f"{solution.sensitivity:.6g}"),
+        ("gap to the best", gap),
+        ("search", f"{solution.iterations:,} steps, {solution.seconds:.2f} s; {solution.message}"),
+        ("state per parameter", f"{4 * copies:,} bytes ({copies:,} copies in float32)"),
+    )
+    _print_table(rows, "Errors at noise multiplier 1 and clip norm 1")
+    if not solution.converged:
+        typer.echo("\nNot converged: the strategy is valid, but may not be the best of its kind.")
+
+
+def _workload(optimizer: "OptimizerSection") -> str:
+    words = [f"{name} {value:g}" for name in optimizer.model_fields_set if (value := getattr(optimizer, name))]
+    return f"iterates of SGD, {', '.join(sorted(words))}" if words else "prefix sums (plain SGD)"
 
 
 def _epsilons(summary: Summary) -> list[tuple[str, str]]:
@@ -79,6 +126,7 @@ def _settings(summary: Summary) -> list[tuple[str, str]]:
         ("sampling probability", probability),
         ("iterations", f"{plan.iterations:,} ({plan.iterations_rule})"),
         ("mechanism", config.mechanism.kind),
+        *([("noise correlated by", config.strategy.name)] if config.correlated else []),
         ("noise multiplier", noise),
     ]
     if plan.participations is not None:

@@ -1,0 +1,94 @@
+"""`dpkit epsilon`, `dpkit calibrate` and `dpkit report`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from dpkit.cli.options import (
+    AccountantOption,
+    Config,
+    DeltaOption,
+    Format,
+    JsonOption,
+    RelationOption,
+    epsilon_of,
+    explained,
+    plan_of,
+)
+
+
+def epsilon(
+    config: Config,
+    as_json: JsonOption = False,
+    delta: DeltaOption = None,
+    accountant: AccountantOption = None,
+    relation: RelationOption = None,
+) -> None:
+    """The epsilon of a training run, as a certified interval.
+
+    \b
+    Example:
+      dpkit epsilon examples/mnist_dpsgd.toml --delta 1e-6
+    """
+    with explained():
+        from dpkit.training import Summary
+
+        summary = Summary.of(plan_of(config, delta, accountant, relation))
+    if as_json:
+        typer.echo(json.dumps(summary.as_dict(), indent=2, allow_nan=False))
+        return
+    from dpkit.cli.output import print_summary
+
+    print_summary(summary, title=config)
+
+
+def calibrate(
+    config: Config,
+    target: Annotated[
+        float,
+        typer.Option("--epsilon", parser=epsilon_of, metavar="NUMBER", help="The certified epsilon to stay within."),
+    ],
+    as_json: JsonOption = False,
+    delta: DeltaOption = None,
+    accountant: AccountantOption = None,
+    relation: RelationOption = None,
+) -> None:
+    """The least noise multiplier that keeps a run within an epsilon.
+
+    The config's own noise_multiplier is ignored. Paste the printed one into the config unrounded.
+
+    \b
+    Example:
+      dpkit calibrate examples/mnist_dpsgd.toml --epsilon 8
+    """
+    with explained():
+        from dpkit.training import Summary
+
+        summary = Summary.of(plan_of(config, delta, accountant, relation).calibrate(target))
+    if as_json:
+        typer.echo(json.dumps({"target_epsilon": target, **summary.as_dict()}, indent=2, allow_nan=False))
+        return
+    from dpkit.cli.output import print_summary
+
+    print_summary(summary, title=f"{config}, calibrated to epsilon <= {target:g}")
+
+
+def report(
+    config: Config,
+    style: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.TEXT,
+) -> None:
+    """The privacy statement of a training run, ready to quote.
+
+    What the config does not answer reads "unknown", with what to write to answer it.
+
+    \b
+    Example:
+      dpkit report examples/mnist_dpsgd.toml --format markdown
+    """
+    with explained():
+        from dpkit.training import PrivacyReport
+
+        statement = PrivacyReport.of(plan_of(config, None, None, None))
+    render = {Format.TEXT: statement.text, Format.MARKDOWN: statement.markdown, Format.JSON: statement.json}[style]
+    typer.echo(render(), nl=False)

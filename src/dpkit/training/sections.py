@@ -1,0 +1,114 @@
+"""The tables of a training config: their keys, what each may be, and what it means."""
+
+import pydantic
+from pydantic import Field
+
+from dpkit.training import fields
+
+
+class Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSection(Section):
+    """`[data]`: who is protected, and how many of them there are."""
+
+    unit: fields.Unit = Field(description="the privacy unit: example, user, device or provider", examples=["example"])
+    examples: fields.Whole | None = Field(default=None, description="how many examples there are", examples=[60_000])
+    users: fields.Whole | None = Field(default=None, description="how many units there are", examples=[10_000])
+
+    @property
+    def population(self) -> int:
+        """How many privacy units there are."""
+        return (self.examples if self.unit == "example" else self.users) or 0
+
+
+class TrainingSection(Section):
+    """`[training]`: how often, and how, units take part."""
+
+    sampling: fields.Sampler = Field(
+        description="how batches are drawn: poisson, shuffle, full_batch or min_sep", examples=["poisson"]
+    )
+    batch_size: fields.Whole | None = Field(default=None, description="expected under Poisson sampling", examples=[256])
+    iterations: fields.Whole | None = Field(default=None, description="how many steps are run", examples=[14_063])
+    epochs: fields.Exact | None = Field(default=None, description="passes over the data, whole or not", examples=[60])
+    min_sep: fields.Whole | None = Field(
+        None, description="least number of steps from one participation to the next", examples=[342]
+    )
+    max_participations: fields.Whole | None = Field(default=None, description="most steps one unit is in", examples=[6])
+
+
+class MechanismSection(Section):
+    """`[mechanism]`: what each step adds."""
+
+    kind: fields.Kind = Field(description="gaussian, laplace or zcdp", examples=["gaussian"])
+    noise_multiplier: fields.NonNegative | None = Field(
+        None, description="noise standard deviation (Laplace: scale) over the clip norm", examples=[1.1]
+    )
+    l2_clip_norm: fields.Positive | None = Field(
+        None, description="largest norm of one unit's contribution", examples=[1.0]
+    )
+    rho: fields.NonNegative | None = Field(default=None, description="the proved zCDP of one step", examples=[0.81])
+
+
+class PrivacySection(Section):
+    """`[privacy]`: what is guaranteed, and how it is accounted for."""
+
+    delta: fields.Delta = Field(description="well below one over the number of units", examples=[1e-5])
+    relation: fields.Relation = Field(
+        description="add_or_remove_one, replace_one or replace_special", examples=["add_or_remove_one"]
+    )
+    accountant: fields.Accountant = Field(default="pld", description="pld, rdp or zcdp", examples=["pld"])
+
+
+class StrategySection(Section):
+    """`[strategy]`: how the noise of the steps is correlated. Without this table it is independent."""
+
+    kind: fields.Strategy | None = Field(
+        default=None, description="the family; " + ", ".join(fields.STRATEGIES), examples=["banded"]
+    )
+    file: fields.Text | None = Field(
+        default=None, description="a strategy that was saved before, relative to the config", examples=["strategy.npz"]
+    )
+    num_bands: fields.Whole | None = Field(default=None, description="diagonals of the matrix", examples=[32])
+    num_buffers: fields.Whole | None = Field(default=None, description="model-sized buffers of a blt", examples=[3])
+    column_norms: fields.ColumnNorms | None = Field(
+        default=None, description="optimal or equal, for banded", examples=["optimal"]
+    )
+    objective: fields.Objective = Field(
+        default="rmse", description="rmse or max_error: what optimization makes least", examples=["rmse"]
+    )
+
+    @property
+    def name(self) -> str:
+        """The strategy in a few words; empty without one."""
+        if self.file is not None or self.kind is None:
+            return self.file or ""
+        numbers = [f"{key} = {value}" for key in ("num_bands", "num_buffers") if (value := getattr(self, key))]
+        return f"{self.kind} ({', '.join(numbers)})" if numbers else self.kind
+
+
+class OptimizerSection(Section):
+    """`[optimizer]`: whose iterates' error counts when a strategy is optimized. Plain SGD without this table."""
+
+    momentum: fields.Momentum = Field(default=0.0, description="in [0, 1)", examples=[0.9])
+    weight_decay: fields.NonNegative = Field(default=0.0, description="decoupled, per step", examples=[1e-4])
+    learning_rate: fields.Positive = Field(default=1.0, description="at the first step", examples=[0.1])
+    cooldown: fields.Share = Field(
+        default=0.0, description="last share of the steps, over which the rate falls to a twentieth", examples=[0.25]
+    )
+
+
+class ReportSection(Section):
+    """`[report]`: free text, for what no number can answer. Every key is optional."""
+
+    title: fields.Text | None = Field(default=None, examples=["MNIST with DP-SGD"])
+    setting: fields.Text | None = Field(default=None, examples=["central; the training cluster is trusted"])
+    data_accesses: fields.Text | None = Field(default=None, examples=["this one run; nothing else read the data"])
+    output: fields.Text | None = Field(default=None, examples=["the final model only"])
+    contribution: fields.Text | None = Field(default=None, examples=["one image with its label"])
+    sampling_in_code: fields.Text | None = Field(default=None, examples=["Poisson, as accounted for"])
+    tuning: fields.Text | None = Field(default=None, examples=["on public data only"])
+    floating_point: fields.Text | None = Field(default=None, examples=["float32 Gaussian noise, not hardened"])
+    code: fields.Text | None = Field(default=None, examples=["https://example.org/train at commit 1234567"])
+    audit: fields.Text | None = Field(default=None, examples=["one-run audit: epsilon >= 0.4 at 95 %"])
