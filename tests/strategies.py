@@ -45,6 +45,8 @@ ROWS = [
     Row("banded-signed", fz.Banded(num_bands=3, coefficients=_time_varying(3)), exact=False),
     Row("banded-toeplitz", _optimal(fz.BandedToeplitz(num_bands=8))),
     Row("blt", fz.BufferedLinearToeplitz(theta=[0.97, 0.5], omega=[0.1, 0.2])),
+    Row("window-scaled-identity", fz.WindowScaled(fz.Identity(), window=5, scales=[1.0, 0.8, 0.75])),
+    Row("window-scaled-blt", _optimal(fz.WindowScaled(fz.BufferedLinearToeplitz(num_buffers=2)))),
     Row("tree-plain", fz.Tree(iterations=LENGTH, decoder="plain")),
     Row("tree-online", fz.Tree(iterations=LENGTH)),
     Row("tree-full", fz.Tree(iterations=LENGTH, decoder="full")),

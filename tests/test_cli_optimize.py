@@ -63,6 +63,12 @@ def test_flags_win(ftrl):
     assert numbers(ftrl, "--min-sep", 64)["sensitivity"] == pytest.approx(1)
 
 
+def test_window_scales():
+    found = numbers(*FLAGS, "--strategy", "blt", "--num-buffers", 2, "--window-scales")
+    best = fz.optimize(fz.WindowScaled(fz.BufferedLinearToeplitz(2)), fz.prefix_sum(), SCHEMA)
+    assert found["rmse"] == pytest.approx(best.rmse, rel=1e-9)
+
+
 def test_without_separation_a_unit_takes_part_once():
     tree = fz.Tree(iterations=64)
     found = numbers("--iterations", 64, "--strategy", "tree")
@@ -102,7 +108,7 @@ def test_out_and_plot(ftrl, tmp_path):
     assert numbers(again)["rmse"] == pytest.approx(found["rmse"], rel=1e-12)
     assert numbers(again)["iterations"] == 0
     onwards = numbers(*FLAGS, "--workload", "momentum:0.5", "--start", tmp_path / "best.npz")
-    assert onwards["rmse"] <= found["rmse"]
+    assert onwards["rmse"] <= found["rmse"] * (1 + 1e-9)
     assert onwards["iterations"] < found["iterations"]
 
 

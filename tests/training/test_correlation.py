@@ -96,6 +96,18 @@ def test_the_root_of_a_workload_has_its_poles():
     assert solution.strategy == fz.SquareRoot(momentum=0.5, weight_decay=0.2)
 
 
+@pytest.mark.parametrize("kind", ["identity", "banded_toeplitz", "blt", "square_root", "banded_inverse_square_root"])
+def test_window_scales_lower_the_error(kind):
+    schema = fz.MinSep(64, 16)
+    numbers = {} if kind in ("identity", "square_root") else {"num_buffers": 2} if kind == "blt" else {"num_bands": 4}
+    plain, scaled = (
+        correlation.solve(StrategySection(kind=kind, window_scales=on, **numbers), OptimizerSection(), schema)
+        for on in (False, True)
+    )
+    assert isinstance(scaled.strategy, fz.WindowScaled)
+    assert scaled.rmse < plain.rmse
+
+
 def test_a_file_is_read_relative_to_the_config_and_accounted_for_this_run(tmp_path):
     strategy = fz.BufferedLinearToeplitz(theta=[0.9], omega=[0.2])
     fz.save(tmp_path / "best.npz", strategy, fz.SingleParticipation(64))
@@ -137,6 +149,8 @@ def test_a_file_is_read_relative_to_the_config_and_accounted_for_this_run(tmp_pa
         ({"strategy__kind": "band"}, "did you mean banded?"),
         ({"strategy__file": "best.npz"}, "does not go with a file"),
         ({"strategy__column_norms": "best"}, "must be one of optimal, equal"),
+        ({"strategy__window_scales": True}, 'window_scales = true: does not go with kind = "banded"'),
+        ({"strategy__window_scales": 1}, "must be true or false"),
         ({"strategy__objective": "mean"}, "must be one of rmse, max_error"),
         ({"training__sampling": "poisson", "training__min_sep": None}, "not accounted for under Poisson sampling"),
         ({"mechanism__kind": "laplace"}, "only Gaussian noise can be correlated"),

@@ -53,6 +53,10 @@ def optimize(
     column_norms: Annotated[
         str | None, typer.Option(metavar="RULE", help="optimal or equal, for banded strategies.")
     ] = None,
+    window_scales: Annotated[
+        bool | None,
+        typer.Option("--window-scales", help="Let noise grow from one window of min_sep steps to the next."),
+    ] = None,
     objective: Annotated[str | None, typer.Option(metavar="ERROR", help="rmse or max_error.")] = None,
     iterations: Annotated[int | None, typer.Option(metavar="COUNT", help="Steps of the run.")] = None,
     min_sep: Annotated[
@@ -89,6 +93,7 @@ def optimize(
         "num_bands": num_bands,
         "num_buffers": num_buffers,
         "column_norms": column_norms,
+        "window_scales": window_scales,
         "objective": objective,
     }
     steps = {"iterations": iterations, "min_sep": min_sep, "max_participations": max_participations}

@@ -87,11 +87,13 @@ def _mechanism(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]
 
 # The keys of [strategy] that each kind needs, and those it may have besides; all may have an objective.
 _STRATEGY_KEYS = {
+    "identity": ((), ("window_scales",)),
     "banded": (("num_bands",), ("column_norms",)),
-    "banded_toeplitz": (("num_bands",), ()),
-    "blt": (("num_buffers",), ()),
-    "banded_square_root": (("num_bands",), ()),
-    "banded_inverse_square_root": (("num_bands",), ()),
+    "banded_toeplitz": (("num_bands",), ("window_scales",)),
+    "blt": (("num_buffers",), ("window_scales",)),
+    "square_root": ((), ("window_scales",)),
+    "banded_square_root": (("num_bands",), ("window_scales",)),
+    "banded_inverse_square_root": (("num_bands",), ("window_scales",)),
 }
 
 

@@ -6,6 +6,7 @@ from typing import cast
 from dpkit import factorization as fz
 from dpkit.factorization.banded import ColumnNorms
 from dpkit.factorization.optimize import Objective
+from dpkit.factorization.toeplitz import ToeplitzStrategy
 from dpkit.training.config import TrainingConfig
 from dpkit.training.participation import participations
 from dpkit.training.sections import OptimizerSection, StrategySection
@@ -71,7 +72,8 @@ def _family(strategy: StrategySection, optimizer: OptimizerSection, schema: fz.P
         "banded_inverse_square_root": lambda: fz.BandedInverseSquareRoot(num_bands, **_poles(optimizer)),
         "dense": fz.Dense,
     }
-    return makers[cast(str, strategy.kind)]()
+    family = makers[cast(str, strategy.kind)]()
+    return fz.WindowScaled(cast(ToeplitzStrategy, family)) if strategy.window_scales else family
 
 
 def _poles(optimizer: OptimizerSection) -> dict[str, float]:

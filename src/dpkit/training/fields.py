@@ -67,6 +67,12 @@ def positive(value: Any) -> float:
     return number
 
 
+def switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
 def momentum(value: Any) -> float:
     number = non_negative(value)
     if number >= 1:
@@ -151,6 +157,7 @@ Share = Annotated[float, BeforeValidator(share)]
 Text = Annotated[str, BeforeValidator(free_text)]
 Unit = Annotated[str, BeforeValidator(one_of(UNITS))]
 Kind = Annotated[str, BeforeValidator(one_of(KINDS))]
+Switch = Annotated[bool, BeforeValidator(switch)]
 Strategy = Annotated[str, BeforeValidator(one_of(STRATEGIES))]
 ColumnNorms = Annotated[str, BeforeValidator(one_of(("optimal", "equal")))]
 Objective = Annotated[str, BeforeValidator(one_of(("rmse", "max_error")))]

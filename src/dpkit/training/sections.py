@@ -75,6 +75,11 @@ class StrategySection(Section):
     column_norms: fields.ColumnNorms | None = Field(
         default=None, description="optimal or equal, for banded", examples=["optimal"]
     )
+    window_scales: fields.Switch = Field(
+        default=False,
+        description="whether noise may grow from one window of min_sep steps to the next",
+        examples=[True],
+    )
     objective: fields.Objective = Field(
         default="rmse", description="rmse or max_error: what optimization makes least", examples=["rmse"]
     )
@@ -85,7 +90,8 @@ class StrategySection(Section):
         if self.file is not None or self.kind is None:
             return self.file or ""
         numbers = [f"{key} = {value}" for key in ("num_bands", "num_buffers") if (value := getattr(self, key))]
-        return f"{self.kind} ({', '.join(numbers)})" if numbers else self.kind
+        kind = f"{self.kind}, scaled by window" if self.window_scales else self.kind
+        return f"{kind} ({', '.join(numbers)})" if numbers else kind
 
 
 class OptimizerSection(Section):
