@@ -14,6 +14,7 @@ import tomllib
 
 import pytest
 
+from dpkit import factorization as fz
 from dpkit import training
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -55,7 +56,12 @@ def test_the_two_commands_come_first():
 
 
 def test_every_job_is_shown_with_its_output():
-    assert [shlex.split(command.split("&&")[-1])[1] for command, _ in SHOWN] == ["epsilon", "calibrate", "report"]
+    assert [shlex.split(command.split("&&")[-1])[1] for command, _ in SHOWN] == [
+        "epsilon",
+        "calibrate",
+        "report",
+        "optimize",
+    ]
 
 
 @pytest.mark.parametrize(("command", "shown"), SHOWN, ids=[command for command, _ in SHOWN])
@@ -101,3 +107,26 @@ def test_samplers_said_to_be_refused_are(sampler, tmp_path):
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
+
+
+KINDS = [
+    ("`identity`", fz.Identity()),
+    ("`identity`", fz.WindowScaled(fz.Identity())),
+    ("`tree`", fz.Tree(iterations=2_052)),
+    ("`banded_inverse_square_root`, 200 bands", fz.BandedInverseSquareRoot(200)),
+    ("`blt`, `num_buffers = 3`", fz.BufferedLinearToeplitz(3)),
+    ("`banded_square_root`, 342 bands", fz.BandedSquareRoot(342)),
+    ("`banded_toeplitz`, 342 bands", fz.BandedToeplitz(342)),
+    ("`banded_toeplitz`, 342 bands", fz.WindowScaled(fz.BandedToeplitz(342))),
+]
+
+
+@pytest.mark.parametrize(("kind", "family"), KINDS, ids=str)
+def test_the_table_of_strategies(kind, family):
+    (row,) = (line for line in README.splitlines() if line.startswith(f"| {kind}"))
+    _, _, shown, copies = (cell.strip() for cell in row.strip("|").split("|"))
+    solution = fz.optimize(family, fz.prefix_sum(), fz.MinSep(iterations=2_052, min_sep=342))
+    error = re.search(r"\(([\d.]+) with", shown) if isinstance(family, fz.WindowScaled) else re.match(r"[\d.]+", shown)
+    assert error is not None
+    assert float(error[error.lastindex or 0]) == pytest.approx(solution.rmse, abs=0.006)
+    assert int(copies.split()[0].replace("none", "0")) == solution.strategy.form(2_052).copies
