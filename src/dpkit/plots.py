@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from dpkit.factorization import ParticipationSchema, Strategy, Workload
     from matplotlib.figure import Figure
+
+    from dpkit.factorization import ParticipationSchema, Strategy, Workload
 
 # Okabe and Ito (2008): told apart under every common form of colour blindness, and in print.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -23,8 +23,9 @@ def optimize(
 
     Args:
         strategy: the family (`Banded(num_bands=32)`, `BandedToeplitz(num_bands=32)`,
-            `BufferedLinearToeplitz(num_buffers=3)`), or a member of it to start from. One that leaves nothing to
-            choose (`Tree(iterations=64)`) comes back as it is, with its errors.
+            `BufferedLinearToeplitz(num_buffers=3)`, `WindowScaled(Identity())` for DP-SGD with growing noise, `Dense()`),
+            or a member of it to start from. One that leaves nothing to choose (`Tree(iterations=64)`) comes back as it
+            is, with its errors.
         workload: the queries whose error counts.
         schema: how units take part; its iterations are the length of the run.
         objective: "rmse", or "max_error" for the largest error of any query.
