@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING, Any
 from dpkit.relations import NeighboringRelation
 
 if TYPE_CHECKING:
-    from dpkit import accounting, interop, mechanisms, training
+    from dpkit import accounting, factorization, interop, mechanisms, noise, training
 
 __version__ = "0.1.0"
-__all__ = ["NeighboringRelation", "__version__", "accounting", "interop", "mechanisms", "training"]
+__all__ = [
+    "NeighboringRelation",
+    "__version__",
+    "accounting",
+    "factorization",
+    "interop",
+    "mechanisms",
+    "noise",
+    "training",
+]
 
 
 def __getattr__(name: str) -> Any:

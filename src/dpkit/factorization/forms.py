@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from dpkit import validation
 from dpkit.factorization.values import Array, ByValue
 
 
@@ -26,6 +27,10 @@ class Form(ByValue, abc.ABC):
     iterations: int | None = None
     window: int = 1
     scales: Array | None = None
+
+    def __post_init__(self):
+        if self.iterations is not None:
+            validation.count("iterations", self.iterations, minimum=1)
 
     @property
     @abc.abstractmethod

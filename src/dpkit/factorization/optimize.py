@@ -23,7 +23,7 @@ def optimize(
 
     Args:
         strategy: the family (`Banded(num_bands=32)`, `BandedToeplitz(num_bands=32)`,
-            `BufferedLinearToeplitz(num_buffers=3)`, `WindowScaled(Identity())` for DP-SGD with growing noise, `Dense()`),
+            `BufferedLinearToeplitz(num_buffers=3)`, `WindowScaled(Identity())`, DP-SGD with growing noise, `Dense()`),
             or a member of it to start from. One that leaves nothing to choose (`Tree(iterations=64)`) comes back as it
             is, with its errors.
         workload: the queries whose error counts.

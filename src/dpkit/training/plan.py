@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from dpkit import accounting, mechanisms
 from dpkit.accounting.base import Bounds, PrivacyAccountant
@@ -11,9 +11,12 @@ from dpkit.mechanisms import Mechanism, UnsupportedViewError
 from dpkit.relations import NeighboringRelation
 from dpkit.training import assumptions, participation
 from dpkit.training.config import TrainingConfig
-from dpkit.training.problems import ConfigError, Problem
+from dpkit.training.problems import ABSENT, ConfigError, Problem
 
 if TYPE_CHECKING:
+    import jax
+    import optax
+
     from dpkit.factorization import Strategy
 
 
@@ -83,6 +86,37 @@ class TrainingPlan:
             return self.noise_multiplier * clip * self.strategy.sensitivity(correlation.schema(self.config))
         # Laplace noise of scale b has variance 2 b^2.
         return self.noise_multiplier * clip * (math.sqrt(2) if self.config.mechanism.kind == "laplace" else 1.0)
+
+    def privatizer(
+        self, key: "jax.Array", *, expected_batch_size: float = 1.0, **options: Any
+    ) -> "optax.GradientTransformation":
+        """The run's noise as an optax transformation, to be chained before the optimizer.
+
+        `optax.chain(plan.privatizer(key), optax.sgd(0.1))` adds to the update of step t, the *sum* of the contributions
+        clipped to the config's `l2_clip_norm`, row t of C^{-1} z, z of standard deviation `stddev`; C = `strategy`.
+
+        Args:
+            key: a JAX random key, which must stay secret.
+            expected_batch_size: what the sums that are handed in were divided by already, as in `clipped_grad`.
+            options: `memory`, `block_size`, `dtype` and `generator` of `dpkit.noise.add_correlated_noise`.
+
+        Raises:
+            ConfigError: the mechanism is not Gaussian, or the config has no `l2_clip_norm`.
+            ValueError: an argument is out of range.
+
+        Guarantees: the noise has the standard deviation that `epsilon` accounts for, and steps beyond `iterations` are
+        refused, where every step's contributions are clipped and take part as `assumptions` say.
+        """
+        from dpkit import noise, validation
+
+        if self.config.mechanism.kind != "gaussian":
+            fault, remedy = "there is no stream of such noise", 'write kind = "gaussian"'
+            raise ConfigError([Problem("mechanism.kind", self.config.mechanism.kind, fault, remedy)])
+        if self.stddev is None:
+            fault = "missing, and the noise is proportional to it"
+            raise ConfigError([Problem("mechanism.l2_clip_norm", ABSENT, fault, "write l2_clip_norm = 1.0")])
+        stddev = self.stddev / validation.positive("expected_batch_size", expected_batch_size)
+        return noise.add_correlated_noise(self.strategy, stddev=stddev, key=key, iterations=self.iterations, **options)
 
     def accountant(self, name: str | None = None) -> PrivacyAccountant:
         """The accountant called `pld`, `rdp` or `zcdp` (default: the config's) under this plan's relation.
