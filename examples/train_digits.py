@@ -27,7 +27,7 @@ from rich.table import Table
 from sklearn.datasets import load_digits
 
 from dpkit import factorization as fz
-from dpkit import noise, training
+from dpkit import training
 
 TRAIN = 1_440
 L2_CLIP_NORM = 1.0
@@ -115,12 +115,10 @@ def train(
     task: TaskID,
 ) -> list[float]:
     """Test accuracy after each epoch."""
-    # Of the sum of clipped gradients; the mean's is smaller by the number it is divided by.
     batch_size = data.mask.shape[1]
-    stddev = run.stddev / batch_size
     # A seed makes the comparison repeatable. A model that is to be private needs noise.secret_key() instead.
     init_key, noise_key = jax.random.split(jax.random.key(seed))
-    private = noise.add_correlated_noise(run.strategy, stddev=stddev, key=noise_key)
+    private = run.privatizer(noise_key, expected_batch_size=batch_size)
     optimizer = optax.chain(private, optax.sgd(learning_rate, momentum=MOMENTUM))
     gradient = training.clipped_grad(loss, L2_CLIP_NORM, expected_batch_size=batch_size, batch_argnums=(1, 2))
 

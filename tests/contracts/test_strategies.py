@@ -77,3 +77,19 @@ def test_optimize_evaluates_what_leaves_nothing_to_choose(strategy):
     assert found.rmse == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-12)
     assert found.max_error == pytest.approx(np.max(errors), rel=1e-12)
     assert found.converged
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e150])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda scale: fz.Banded(1, coefficients=[[scale], [1.0]]),
+        lambda scale: fz.BandedToeplitz(2, [scale, 0.5]),
+        lambda scale: fz.Dense([[scale, 0.0], [0.0, 1.0]]),
+    ],
+    ids=["Banded", "BandedToeplitz", "Dense"],
+)
+def test_coefficients_whose_squares_vanish_or_overflow_are_refused(make, scale):
+    # The sensitivity would be 0 or infinite for a matrix that is neither.
+    with pytest.raises(ValueError, match=r"coefficients .*rescale"):
+        make(scale)

@@ -171,6 +171,9 @@ def test_not_longer_than_the_run():
         (lambda: BandedToeplitz(2, [1.0]), "coefficients must have num_bands=2 entries"),
         (lambda: BandedToeplitz(2, [0.0, 1.0]), "singular"),
         (lambda: BandedToeplitz(1, [np.nan]), "coefficients must be finite"),
+        (lambda: BandedToeplitz(2, [1e-170, 1e-170]), "coefficients must begin with .* got 1e-170 and 1e-170; rescale"),
+        (lambda: BandedToeplitz(2, [1e-170, 1.0]), "coefficients must begin with .* got 1e-170 and 1.0; rescale"),
+        (lambda: BandedToeplitz(2, [1.0, -1e101]), "coefficients must begin with .* got 1.0 and 1e.101; rescale"),
         (lambda: BandedToeplitz(2).matrix(3), "call optimize"),
         (lambda: BandedToeplitz(2).sensitivity(SingleParticipation(3)), "call optimize"),
         (

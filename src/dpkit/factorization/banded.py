@@ -15,7 +15,7 @@ from dpkit.factorization.forms import Form, PastOutputs
 from dpkit.factorization.participation import ParticipationSchema
 from dpkit.factorization.sensitivity import banded_sensitivity, gram_sensitivity
 from dpkit.factorization.solution import Progress, Solution
-from dpkit.factorization.values import Array, frozen_array
+from dpkit.factorization.values import Array, check_scale, frozen_array
 from dpkit.factorization.workload import Workload
 
 _DENSE = 2_000
@@ -72,6 +72,7 @@ class Banded(Strategy):
             raise ValueError(f"coefficients[:, 0], the diagonal of C, must be > 0, got {np.min(C[:, 0])}")
         if np.any(C[np.arange(C.shape[1]) > np.arange(len(C))[:, None]]):
             raise ValueError("coefficients[t, j] must be 0 where t < j: there is no column before the first")
+        check_scale("coefficients", C)
         object.__setattr__(self, "coefficients", C)
 
     def matrix(self, n: int) -> Array:

@@ -11,7 +11,7 @@ from dpkit.factorization.participation import ParticipationSchema
 from dpkit.factorization.series import divide
 from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.toeplitz import ToeplitzStrategy
-from dpkit.factorization.values import Array, frozen_array
+from dpkit.factorization.values import Array, check_scale, frozen_array
 from dpkit.factorization.workload import Workload
 
 
@@ -27,7 +27,8 @@ class BandedToeplitz(ToeplitzStrategy):
 
     Args:
         num_bands: diagonals of C, the main one included, >= 1.
-        coefficients: (num_bands,), of which the first is not 0; None for the family that `optimize` fits.
+        coefficients: (num_bands,), of moduli up to 1e100, the first at least 1e-100; None for the family that
+            `optimize` fits.
 
     Raises:
         ValueError: an argument is out of range, or the two do not fit together.
@@ -48,6 +49,7 @@ class BandedToeplitz(ToeplitzStrategy):
             raise ValueError(f"coefficients must have num_bands={self.num_bands} entries, got {len(c)}")
         if c[0] == 0:
             raise ValueError("coefficients must begin with a number other than 0: C would be singular")
+        check_scale("coefficients", c)
         object.__setattr__(self, "coefficients", c)
 
     def form(self, iterations: int | None = None) -> Form:

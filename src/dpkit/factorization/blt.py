@@ -14,8 +14,8 @@ from dpkit.factorization.row_scales import UNSCALED, RowScales
 from dpkit.factorization.sensitivity import rounded_up
 from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.toeplitz import ToeplitzStrategy
-from dpkit.factorization.values import Array, frozen_array
-from dpkit.factorization.workload import Workload, prefix_sum
+from dpkit.factorization.values import Array, check_scale, frozen_array
+from dpkit.factorization.workload import Workload
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,17 +30,17 @@ class BufferedLinearToeplitz(ToeplitzStrategy):
         num_buffers: d >= 1; may be left out where theta and omega are given.
         theta: (d,) distinct decays in (-1, 1).
         omega: (d,) output scales. 0 <= theta, 0 <= omega and sum(omega) <= 1 make c non-negative and non-increasing,
-            which the sensitivity under several participations needs; with sum(omega / theta) < 1 as well the noise does
-            not oscillate.
+            and so the sensitivity exact under several participations; with sum(omega / theta) < 1 as well the noise
+            does not oscillate.
 
     Raises:
         ValueError: neither num_buffers nor both theta and omega are given, or they disagree; theta is out of range or
             not distinct.
 
-    Guarantees: `sensitivity` is exact under `SingleParticipation`, `FixedEpoch` and `MinSep`, at a cost of O(k d^2)
-    that does not depend on the iterations; for parameters outside these conditions it is that of any Toeplitz strategy,
-    an upper bound at a cost of O(n). The errors of prefix sums are closed forms at a cost of O(d^2) for omega >= 0 with
-    sum(omega / theta) < 1.
+    Guarantees: for such theta and omega `sensitivity` is exact under `SingleParticipation`, `FixedEpoch` and `MinSep`,
+    at a cost of O(k d^2) that does not depend on the iterations; for others it is that of any Toeplitz strategy, at
+    a cost of O(n): exact for one participation, an upper bound for several. The errors of SGD at a constant
+    learning rate cost O(d log n) for omega >= 0 with sum(omega / theta) < 1.
 
     References: Dvijotham et al. (2024), "Efficient and near-optimal noise generation for streaming differential
     privacy"; McMahan, Xu and Zhang (2024), "A hassle-free algorithm for strong differential privacy in federated
@@ -76,6 +76,7 @@ class BufferedLinearToeplitz(ToeplitzStrategy):
             raise ValueError(f"theta must be in (-1, 1), got {theta}; a decay of 1 never forgets")
         if len(np.unique(theta)) < len(theta):
             raise ValueError(f"theta must be distinct, got {theta}; merge equal buffers by adding their omega")
+        check_scale("omega", np.append(1.0, omega))  # After c_0 no omega is too small.
         for name, value in (("num_buffers", len(theta)), ("theta", theta), ("omega", omega)):
             object.__setattr__(self, name, value)
 
@@ -142,25 +143,21 @@ class BufferedLinearToeplitz(ToeplitzStrategy):
         return variances(bands, 1 - s_hat, omega_hat, 1 / scales.at(np.arange(n)))[0]
 
     def _squared_errors(self, workload: Workload, n: int, scales: RowScales = UNSCALED) -> tuple[float, float]:
-        form = self._prefix_form(workload)
-        if form is None:
+        theta, omega = self._parameters()
+        sgd = blt_forms.constant_sgd(workload, n)
+        if sgd is None or self._oscillates():
             return super()._squared_errors(workload, n, scales)
         starts = scales.starts(n)
-        mean, _ = blt_forms.squared_error(*form, n, "rmse", starts)
-        largest, _ = blt_forms.squared_error(*form, n, "max_error", starts)
-        return float(mean @ (1 / scales.at(starts))), float(largest @ (1 / scales.at(starts)))
+        errors = blt_forms.SquaredErrors(sgd, n, starts)
+        inverse = 1 / (1 + np.sum(omega / (errors.points[:, None] + (1 - theta)), axis=1))
+        mean, largest = (errors(inverse, objective)[0] @ (1 / scales.at(starts)) for objective in ("rmse", "max_error"))
+        return float(mean), float(largest)
 
-    def _prefix_form(self, workload: Workload) -> tuple[Array, Array] | None:
-        """(coefficients, poles) of the first column of A C^-1 for prefix sums, if all of them are >= 0."""
+    def _oscillates(self) -> bool:
+        """Whether C^-1 may have other decays than such in (0, 1)."""
         theta, omega = self._parameters()
-        if workload != prefix_sum() or np.min(omega) < 0:
-            return None
-        s_hat, omega_hat = self._inverse_parameters()
-        if np.any(s_hat >= 1):
-            return None
-        # The generating function of C^-1 at 1, and its residues over theta_hat - 1.
-        steady = 1 / (1 + np.sum(omega / (1 - theta)))
-        return np.concatenate([[steady], -omega_hat / s_hat]), np.concatenate([[0.0], s_hat])
+        active = omega != 0
+        return bool(np.any(omega < 0) or np.any(theta[active] <= 0) or np.sum(omega[active] / theta[active]) >= 1)
 
     def _one_sign(self) -> bool:
         _, omega = self._parameters()
@@ -170,9 +167,9 @@ class BufferedLinearToeplitz(ToeplitzStrategy):
         theta, omega = self._parameters()
         if not self._one_sign():
             raise ValueError(f"omega must be of one sign for an inverse that surely is of the same form, got {omega}")
-        # Scales too small to change any digit are left out, and decays below 1/2 so close that they are not told apart
-        # in s, merged.
-        active = np.abs(omega) > 1e-200
+        # Positive scales too small to change any digit of 1 + sum_j omega_j / (w - theta_j), |w| >= 1, are left out:
+        # the poles they would add may be too close to others to tell apart. Decays that are the same in s are merged.
+        active = (omega > 1e-15 * (1 - np.abs(theta))) | (omega < -1e-200)
         s, where = np.unique(1 - theta[active], return_inverse=True)
         merged = np.zeros(len(s))
         np.add.at(merged, where, omega[active])

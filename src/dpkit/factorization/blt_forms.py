@@ -1,4 +1,4 @@
-"""Closed forms of buffered linear Toeplitz matrices, each with its gradient; no cost here depends on the iterations.
+"""Sensitivity and errors of buffered linear Toeplitz matrices, each with its gradient, for any number of iterations.
 
 A matrix C with first column c_0 = 1, c_t = sum_j omega_j theta_j^(t-1) and its inverse, which has the same form with
 theta_hat and omega_hat, are written in the complements s = 1 - theta and s_hat = 1 - theta_hat. The generating function
@@ -15,7 +15,9 @@ from scipy import optimize
 
 from dpkit.factorization.row_scales import Steps
 from dpkit.factorization.values import Array
-from dpkit.numerics.geometric_sums import geometric_sum, product_complement, triangular_geometric_sum
+from dpkit.factorization.workload import MomentumSgd, Workload
+from dpkit.numerics.contour_sums import Complex, StepSamples
+from dpkit.numerics.geometric_sums import geometric_sum, product_complement
 
 # From weights to the gradients, in two sets of parameters, of the weighted sum of some parts.
 PairGradient = Callable[[Array], tuple[Array, Array]]
@@ -54,7 +56,7 @@ def squared_sensitivity(
     """Squared norm of the sum of columns 0, b, ..., (k - 1) b of C, by parts: rows from one participation to the next.
 
     From one step after participation m to the next participation the summed column is a sum of d geometric sequences
-    that start from `v[m] = omega * (1 + theta^b + ... + theta^(m b))`. Cost O(k d + d^2) and, for the parts, O(k d^2).
+    that start from `v[m] = omega * (1 + theta^b + ... + theta^(m b))`. Cost O(k d^2).
 
     Returns:
         The parts (k,), and the gradients in s (d,) and omega (d,) of `weights @ parts`, from the weights (k,).
@@ -86,30 +88,63 @@ def squared_sensitivity(
     return arrivals**2 + np.sum(by_v * v, axis=1), gradient
 
 
-def squared_error(
-    coefficients: Array, poles: Array, iterations: int, objective: str, starts: Steps
-) -> tuple[Array, PairGradient]:
-    """Mean ("rmse") or largest ("max_error") squared row norm of the Toeplitz matrix with first column
-    `y_t = sum_i coefficients_i (1 - poles_i)^t`, by parts: columns from one of `starts` (m,) to the next.
+def constant_sgd(workload: Workload, iterations: int) -> tuple[float, float, float] | None:
+    """(rate, 1 - alpha, 1 - beta) if A has the generating function `rate / ((1 - alpha x) (1 - beta x))`, else None."""
+    if not isinstance(workload, MomentumSgd):
+        return None
+    rates = workload.learning_rates if workload.learning_rates.ndim == 0 else workload._rates(iterations)
+    rate = float(rates.flat[0])
+    return (rate, workload.weight_decay * rate, 1 - workload.momentum) if np.all(rates == rate) else None
 
-    The squared row norms are the cumulated y_t^2, so the last row is the largest; and columns from `start` on hold what
-    a run of n - start steps does. Cost O(m d^2) for d coefficients.
 
-    Returns:
-        The parts (m,), and the gradients in the coefficients and in the poles (d,) of `weights @ parts`, from the
-        weights (m,).
+class SquaredErrors:
+    """Mean ("rmse") or largest ("max_error") squared row norm of A C^-1, by parts: columns from one of `starts` (m,) to
+    the next.
+
+    A is that of `constant_sgd`, and C^-1 Toeplitz with a generating function in 1 / w whose poles all are on [0, 1).
+    With y the first column of A C^-1, the squared row norms are the cumulated y_t^2, so the last row is the largest;
+    and columns from `start` on hold what a run of n - start steps does. Cost O((m + log n) d), to about 1e-13.
+
+    `points` (P,) are w - 1 where the generating function of C^-1 is asked for.
     """
-    sums, scale = (triangular_geometric_sum, iterations) if objective == "rmse" else (geometric_sum, 1)
-    terms = (iterations - starts)[:, None, None]
-    kernels, slopes = sums(terms, product_complement(poles[:, None], poles))
-    onwards = kernels @ coefficients @ coefficients / scale
 
-    def gradient(weights: Array) -> tuple[Array, Array]:
-        increments = np.diff(weights, prepend=0.0) / scale
-        kernel, slope = np.tensordot(increments, kernels, 1), np.tensordot(increments, slopes, 1)
-        return 2 * kernel @ coefficients, 2 * coefficients * ((slope * (1 - poles)) @ coefficients)
+    def __init__(self, sgd: tuple[float, float, float], iterations: int, starts: Steps):
+        self._iterations = iterations
+        # From the last column to the first the parts end at these steps of y.
+        self._lengths = np.diff(starts, append=iterations)[::-1]
+        ends = np.cumsum(self._lengths)
+        self._samples = StepSamples(ends.tolist())
+        self._counts = np.diff(self._samples.firsts, append=len(self._samples.steps))
+        self._left = np.repeat(ends, self._counts) - self._samples.steps
+        self.points = self._samples.points
+        rate, slow, fast = sgd
+        w = 1 + self.points
+        self._workload = rate * (w / (self.points + slow)) * (w / (self.points + fast))
 
-    return -np.diff(onwards, append=0.0), gradient
+    def __call__(self, inverse: Complex, objective: str) -> tuple[Array, Callable[[Array], Complex]]:
+        """The parts (m,), from the generating function of C^-1 at the points (P,).
+
+        With them, from weights (m,) to g (P,): `weights @ parts` changes by Im(g @ change of log(inverse)).
+        """
+        transform = self._workload * inverse
+        y = self._samples.values(transform)
+        squares = self._samples.weights * y**2
+        energies = np.add.reduceat(squares, self._samples.firsts)
+        parts = energies
+        if objective == "rmse":
+            before = np.cumsum(energies) - energies
+            inside = np.add.reduceat(self._left * squares, self._samples.firsts)
+            parts = (inside + self._lengths * before) / self._iterations
+
+        def gradient(weights: Array) -> Complex:
+            by_square = np.repeat(weights[::-1], self._counts)
+            if objective == "rmse":
+                seen = weights[::-1] * self._lengths
+                later = np.sum(seen) - np.cumsum(seen)
+                by_square = (by_square * self._left + np.repeat(later, self._counts)) / self._iterations
+            return self._samples.gradient(2 * by_square * self._samples.weights * y) * transform
+
+        return parts[::-1], gradient
 
 
 def inverse_parameters(s: Array, omega: Array) -> tuple[Array, Array]:

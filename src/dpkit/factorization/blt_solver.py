@@ -26,7 +26,7 @@ from dpkit.factorization.solution import Progress, Solution
 from dpkit.factorization.toeplitz_solver import check_scalable, seen_noise
 from dpkit.factorization.values import Array
 from dpkit.factorization.window_scaled import WindowScaled
-from dpkit.factorization.workload import Workload, prefix_sum
+from dpkit.factorization.workload import Workload
 from dpkit.numerics.filtered_noise import variances, variances_gradient
 
 # From (s, s_hat) to the squared error by windows, and from weights to its gradients in s and s_hat.
@@ -67,11 +67,11 @@ def solve(
     buffer; the best of all is the result. So more buffers are never worse, and there are fewer where more do not help.
     With scales the optimum without them is one more start, and so never better.
     """
-    log_loss, search = LogLoss(workload, schema, objective, scaled=scaled), Search(callback)
+    loss, search = LogLoss(workload, schema, objective, scaled=scaled), Search(callback)
     unscaled = LogLoss(workload, schema, objective, scaled=False)
 
     def candidate(x: Array, slope: float, message: str) -> Candidate:
-        strategy = log_loss.strategy(x)
+        strategy = loss.strategy(x)
         return Candidate(strategy, getattr(strategy, objective)(workload, schema), slope, message)
 
     given, x = _given(family), None
@@ -81,7 +81,7 @@ def solve(
             starts = [*_starts(d, schema, x), *([given] if given is not None and len(given) == 2 * d else [])]
             if scaled:
                 starts.append(complements(search.fit(unscaled, starts).x))
-            result = search.fit(log_loss, starts)
+            result = search.fit(loss, starts)
             x = complements(result.x)
             slope = _projected_gradient(result)
             flat = "no slope left" if slope <= _GRADIENT_TOLERANCE else f"cut short ({result.message})"
@@ -214,17 +214,17 @@ class Search:
         self.best_x, self._best_value = np.array([0.25, 0.5]), math.inf
         self._callback = callback
 
-    def fit(self, log_loss: LogLoss, starts: list[Array]) -> optimize.OptimizeResult:
+    def fit(self, loss: LogLoss, starts: list[Array]) -> optimize.OptimizeResult:
         """The best local minimum: a few steps from every start, then to the end from the best of them."""
-        scouts = [self._descend(log_loss, unconstrained(x), _SCOUTING) for x in starts]
+        scouts = [self._descend(loss, unconstrained(x), _SCOUTING) for x in starts]
         finalists = sorted(scouts, key=lambda result: result.fun)[:_FINALISTS]
-        return min((self._descend(log_loss, r.x, _FINISHING) for r in finalists), key=lambda result: result.fun)
+        return min((self._descend(loss, r.x, _FINISHING) for r in finalists), key=lambda result: result.fun)
 
-    def _descend(self, log_loss: LogLoss, u: Array, steps: int) -> optimize.OptimizeResult:
+    def _descend(self, loss: LogLoss, u: Array, steps: int) -> optimize.OptimizeResult:
         options: Any = {"maxcor": 30, "ftol": 1e-14, "gtol": 1e-9, "maxiter": steps, "maxfun": 2 * steps + 20}
         bounds = [_bounds(len(u))] * len(u)
         return optimize.minimize(
-            log_loss, u, jac=True, method="L-BFGS-B", bounds=bounds, callback=self._step, options=options
+            loss, u, jac=True, method="L-BFGS-B", bounds=bounds, callback=self._step, options=options
         )
 
     def _step(self, intermediate_result: optimize.OptimizeResult) -> None:
@@ -264,8 +264,8 @@ def _verify(strategy: Strategy, workload: Workload, schema: ParticipationSchema)
 
 
 def _squared_error(workload: Workload, n: int, objective: str, starts: Steps) -> SquaredError:
-    if workload == prefix_sum():
-        return _prefix_error(n, objective, starts)
+    if (sgd := blt_forms.constant_sgd(workload, n)) is not None:
+        return _sgd_error(sgd, n, objective, starts)
     if (column := workload.toeplitz(n)) is not None:
         return _toeplitz_error(column, objective, starts)
     if (bands := short_inverse_bands(workload, n)) is not None:
@@ -277,18 +277,17 @@ def _squared_error(workload: Workload, n: int, objective: str, starts: Steps) ->
     )
 
 
-def _prefix_error(n: int, objective: str, starts: Steps) -> SquaredError:
-    """Closed form, O(m d^2): the first column of A C^-1 is `sum_i a_i (1 - poles_i)^t` with poles 0 and s_hat."""
+def _sgd_error(sgd: tuple[float, float, float], n: int, objective: str, starts: Steps) -> SquaredError:
+    """Of constant learning rates, at a cost that grows with log(n)."""
+    errors = blt_forms.SquaredErrors(sgd, n, starts)
+    v = errors.points[:, None]
 
     def squared_error(s: Array, s_hat: Array) -> tuple[Array, blt_forms.PairGradient]:
-        poles = np.append(0.0, s_hat)
-        coefficients = blt_forms.partial_fractions(poles, s)
-        parts, form_gradient = blt_forms.squared_error(coefficients, poles, n, objective, starts)
+        parts, by_log = errors(np.prod((v + s) / (v + s_hat), axis=1), objective)
 
         def gradient(weights: Array) -> tuple[Array, Array]:
-            by_coefficient, by_pole = form_gradient(weights)
-            through_poles, by_s = blt_forms.partial_fractions_gradient(poles, s, by_coefficient)
-            return by_s, (by_pole + through_poles)[1:]
+            g = by_log(weights)
+            return (g @ (1 / (v + s))).imag, -(g @ (1 / (v + s_hat))).imag
 
         return parts, gradient
 

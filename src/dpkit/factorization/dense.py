@@ -10,7 +10,7 @@ from dpkit.factorization.base import Strategy, dense_size
 from dpkit.factorization.forms import Form
 from dpkit.factorization.participation import ParticipationSchema
 from dpkit.factorization.sensitivity import gram_sensitivity
-from dpkit.factorization.values import Array, frozen_array
+from dpkit.factorization.values import Array, check_scale, frozen_array
 from dpkit.factorization.workload import Workload
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Dense(Strategy):
                 f"coefficients must be square, lower-triangular and have no zero on the diagonal, got shape {C.shape}; "
                 "use the lower-triangular factor of C^T C, whose noise is the same"
             )
+        check_scale("coefficients", C)
         object.__setattr__(self, "coefficients", C)
 
     def matrix(self, n: int) -> Array:
@@ -61,7 +62,8 @@ class Dense(Strategy):
         return self.coefficients[:n, :n].copy()
 
     def form(self, iterations: int | None = None) -> Form:
-        return super().form(len(self.coefficients) if iterations is None and self.coefficients is not None else iterations)
+        longest = None if self.coefficients is None else len(self.coefficients)
+        return super().form(longest if iterations is None else iterations)
 
     def sensitivity(self, schema: ParticipationSchema) -> float:
         C = self.matrix(schema.iterations)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import linalg
 
-from dpkit.factorization.base import Strategy, dense_size
+from dpkit.factorization.base import MAX_DENSE, Strategy, dense_size
 from dpkit.factorization.forms import Form, PastInputs
 from dpkit.factorization.participation import ParticipationSchema
 from dpkit.factorization.row_scales import UNSCALED, RowScales
@@ -95,6 +95,9 @@ class ToeplitzStrategy(Strategy):
     ) -> Solution:
         from dpkit.factorization.toeplitz_solver import best_scaled
 
+        n = schema.iterations
+        if n * num_bands(self.first_column(n)) > MAX_DENSE**2 and workload.toeplitz(n) is None:
+            dense_size(n)  # Raises: the entries of C's bands would take as much memory as too large a matrix.
         message = "no other scales are better for this strategy"
         return Solution.of(best_scaled(self, workload, schema, objective), workload, schema, message=message)
 

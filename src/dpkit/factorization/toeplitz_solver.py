@@ -53,9 +53,9 @@ def solve(
     bands = min(family.num_bands, n)
     disjoint = bands if schema.max_participations == 1 else min(bands, schema.min_sep)
     c, slope = binomial_column(disjoint, 0.5) if given is None else given[:bands] / given[0], np.inf
-    for with_scales in (False, True) if scaled else (False,):
-        starts = window_starts(schema, scaled=with_scales)
-        error = squared_error(workload, n, objective, starts)
+    stages = [window_starts(schema, scaled=s) for s in ([False, True] if scaled else [False])]
+    errors = [squared_error(workload, n, objective, starts) for starts in stages]
+    for starts, error in zip(stages, errors, strict=True):
         if len(c) == disjoint and not search.stopped:
             loss = _loss(error, disjoint_sensitivity, schema, starts)
             c = search.unconstrained(loss, c)

@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+# The squares of coefficients between these moduli, and sums of them, are far from underflow and overflow.
+_LEAST, _LARGEST = 1e-100, 1e100
+
 
 class ByValue:
     """Equality and hash by type and fields, arrays included; for dataclasses with `eq=False`."""
@@ -34,3 +37,17 @@ def frozen_array(name: str, value: ArrayLike, ndim: int = 1) -> Array:
     array += 0.0
     array.setflags(write=False)
     return array
+
+
+def check_scale(name: str, coefficients: Array) -> None:
+    """`ValueError` unless C, whose first entry is the first of `coefficients`, has squares that floats can hold.
+
+    A sensitivity is at least the first entry, which is in every leading block; were its square to underflow, so might
+    the sensitivity.
+    """
+    first, largest = abs(coefficients.flat[0]), np.max(np.abs(coefficients))
+    if first < _LEAST or largest > _LARGEST:
+        raise ValueError(
+            f"{name} must begin with a number of modulus >= {_LEAST} and have none > {_LARGEST}, got {first} and "
+            f"{largest}; rescale: all multiples of C have the same error"
+        )

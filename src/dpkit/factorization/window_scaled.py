@@ -15,6 +15,9 @@ from dpkit.factorization.toeplitz import ToeplitzStrategy
 from dpkit.factorization.values import Array, frozen_array
 from dpkit.factorization.workload import Workload
 
+# The sensitivity is a sum of squares of scales times coefficients >= 1e-100, which must not underflow.
+_LEAST = 1e-50
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WindowScaled(Strategy):
@@ -30,7 +33,7 @@ class WindowScaled(Strategy):
     Args:
         strategy: T, or its family: any Toeplitz strategy.
         window: steps of one scale, >= 1; given together with scales.
-        scales: (m,) positive and non-increasing.
+        scales: (m,) positive and non-increasing. Only their ratios matter for the error at a given privacy.
 
     Raises:
         ValueError: an argument is out of range, or only one of window and scales is given.
@@ -41,8 +44,8 @@ class WindowScaled(Strategy):
     j-th step of a pattern are at least i * min_sep and (j - i) * min_sep from the start and from one another, so 0,
     min_sep, 2 min_sep, ... (a pattern of every schema) is the worst, and `sensitivity` exact; for other c it is that of
     the least non-increasing sequence above |c|, an upper bound. If columns of one pattern share no row, X is diagonal
-    there, and the same pattern is the worst for c of any sign. Errors are exact, in time linear in the steps, or
-    independent of them where T's are. For Toeplitz workloads the last query's is the largest: sum_r y_r^2 / s_{t-r}^2,
+    there, and the same pattern is the worst for c of any sign. Errors are exact, in time linear in the steps, or in
+    their logarithm where T's are. For Toeplitz workloads the last query's is the largest: sum_r y_r^2 / s_{t-r}^2,
     y the first column of A T^{-1}, does not decrease with t.
 
     >>> from dpkit import factorization as fz
@@ -66,10 +69,10 @@ class WindowScaled(Strategy):
                 raise ValueError("window and scales must be given together, or neither for the family")
             return
         scales = frozen_array("scales", self.scales)
-        if np.min(scales) <= 0 or np.any(np.diff(scales) > 0):
-            raise ValueError(
-                f"scales must be positive and non-increasing, got {scales}; only then is the sensitivity known exactly"
-            )
+        if np.any(np.diff(scales) > 0):
+            raise ValueError(f"scales must not increase, or the sensitivity is not known exactly, got {scales}")
+        if not _LEAST <= scales[-1] <= scales[0] <= 1 / _LEAST:
+            raise ValueError(f"scales must be between {_LEAST} and {1 / _LEAST}, got {scales}; divide by the first one")
         object.__setattr__(self, "window", validation.count("window", self.window, minimum=1))
         object.__setattr__(self, "scales", scales)
 

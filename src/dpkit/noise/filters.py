@@ -189,12 +189,12 @@ class TreeFilter(Filter[forms.TreeNodes]):
 
     def _kind(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(row of the tables, number of slots that may matter)."""
-        every = self.form.restart_every
+        every, iterations = self.form.restart_every, self.form.iterations
         length = t % every + 1 if every else t + 1
         height = lax.population_count(~length & (length - 1))
-        if not self.form.completion:
+        if not self.form.completion or iterations is None:
             return height, height
-        completes = (length == every) & (t + 1 < self.form.iterations)
+        completes = (length == every) & (t + 1 < iterations)
         return jnp.where(completes, len(self.form.outputs) - 1, height), jnp.where(completes, self.copies, height)
 
 

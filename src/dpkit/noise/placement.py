@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import core, lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
@@ -18,7 +18,7 @@ def leaf(array: Any) -> jax.ShapeDtypeStruct:
     dtype = jnp.result_type(array)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"params must be of floating point, got a leaf of {dtype}; leave it out (optax.masked)")
-    sharding = None if isinstance(array, jax.core.Tracer) else getattr(array, "sharding", None)
+    sharding = None if isinstance(array, core.Tracer) else getattr(array, "sharding", None)
     spread = isinstance(sharding, NamedSharding) and sharding.num_devices > 1
     return jax.ShapeDtypeStruct(jnp.shape(array), dtype, sharding=sharding if spread else None)
 

@@ -73,7 +73,7 @@ def normal(
 
 def _chacha_bits(words: jax.Array, leaf: int, step: jax.Array, like: jax.ShapeDtypeStruct, width: int) -> jax.Array:
     size = math.prod(like.shape)
-    nonce = (jnp.uint32(leaf), step.astype(jnp.uint32), jnp.uint32(0))
+    nonce = jnp.stack([jnp.uint32(leaf), step.astype(jnp.uint32), jnp.uint32(0)])
     bits = chacha.words(words, nonce, size * (width // 32))
     # Every device makes the whole leaf's words and keeps its own: the counters of blocks do not follow the shards.
     bits = placement.constrained(bits, placement.everywhere((like,)))

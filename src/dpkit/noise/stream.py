@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import core, lax
 
 from dpkit import validation
 from dpkit.factorization import Strategy, forms
 from dpkit.noise import placement, randomness
-from dpkit.noise.filters import Draw, filter_of
+from dpkit.noise.filters import Draw, Filter, filter_of
 
 Memory = Literal["store", "regenerate"]
 PyTree = Any
@@ -41,23 +41,18 @@ class NoiseState:
     buffers: tuple[jax.Array, ...]
     block: tuple[jax.Array, ...]
     leaves: tuple[jax.ShapeDtypeStruct, ...]
-    tree: jax.tree_util.PyTreeDef
+    tree: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
     """Noise stddev C^{-1} z for one run; see `stream`, which makes it."""
 
-    form: forms.Form
+    filter: Filter
     stddev: float
     key: jax.Array
-    memory: Memory
     block_size: int
-    dtype: jnp.dtype
     generator: randomness.Generator
-
-    def __post_init__(self):
-        object.__setattr__(self, "_filter", filter_of(self.form, self.memory, self.dtype))
 
     def init(self, params: PyTree) -> NoiseState:
         """The state before step 0, for arrays of the shapes and shardings of `params` (any pytree).
@@ -73,7 +68,7 @@ class Stream:
         return NoiseState(
             step=placement.placed(jnp.int32(0), everywhere),
             key=placement.placed(self.key, everywhere),
-            buffers=self._zeros(leaves, self._filter.copies),
+            buffers=self._zeros(leaves, self.filter.copies),
             block=self._zeros(leaves, self.block_size if self.block_size > 1 else 0),
             leaves=leaves,
             tree=tree,
@@ -105,10 +100,10 @@ class Stream:
         self._refuse(state.step, 0)
 
     def _refuse(self, step: jax.Array, count: int) -> None:
-        limit = self.form.iterations
+        limit = self.filter.form.iterations
         if limit is None:
             return
-        first = 0 if isinstance(step, jax.core.Tracer) else int(np.max(step))
+        first = 0 if isinstance(step, core.Tracer) else int(np.max(step))
         if first + count > limit:
             raise ValueError(
                 f"iterations must be >= {first + count} for this many steps, got {limit}; the privacy of the run was "
@@ -145,14 +140,14 @@ class Stream:
     def _one(self, state: NoiseState) -> tuple[PyTree, NoiseState]:
         scale = self._scale(state.step + 1)
         pairs = [
-            self._filter.step(self._kept(state, i), state.step, self._draw(state, i, scale))
+            self.filter.step(self._kept(state, i), state.step, self._draw(state, i, scale))
             for i in range(len(state.leaves))
         ]
         return self._result(state, [x for x, _ in pairs], [kept for _, kept in pairs], 1)
 
     def _rows(self, state: NoiseState, count: int, scale: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         pairs = [
-            self._filter.block(self._kept(state, i), state.step, count, self._draw(state, i, scale))
+            self.filter.block(self._kept(state, i), state.step, count, self._draw(state, i, scale))
             for i in range(len(state.leaves))
         ]
         return [rows for rows, _ in pairs], [kept for _, kept in pairs]
@@ -162,12 +157,12 @@ class Stream:
 
         def refill(_: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             filled = dataclasses.replace(state, buffers=carry[0])
-            rows, buffers = self._rows(filled, size, jnp.asarray(self.stddev, self._filter.work))
+            rows, buffers = self._rows(filled, size, jnp.asarray(self.stddev, self.filter.work))
             return tuple(buffers) if state.buffers else (), tuple(rows)
 
         # A loop of one step or none, because its carry is changed in place where a conditional would copy.
         buffers, block = lax.fori_loop(0, jnp.where(t % size == 0, 1, 0), refill, (state.buffers, state.block))
-        over = jnp.where(self._over(t + 1), jnp.nan, 1.0).astype(self.dtype)
+        over = jnp.where(self._over(t + 1), jnp.nan, 1.0).astype(self.filter.dtype)
         rows = [lax.dynamic_index_in_dim(rows, t % size, keepdims=False) * over for rows in block]
         return self._result(dataclasses.replace(state, block=block), rows, list(buffers), 1)
 
@@ -179,29 +174,29 @@ class Stream:
         return noise, dataclasses.replace(state, step=state.step + count, buffers=kept)
 
     def _over(self, end: jax.Array) -> jax.Array | bool:
-        return False if self.form.iterations is None else end > self.form.iterations
+        return False if self.filter.form.iterations is None else end > self.filter.form.iterations
 
     def _scale(self, end: jax.Array) -> jax.Array:
         """The standard deviation, or NaN where the steps before `end` are not all of the run's."""
-        return jnp.where(self._over(end), jnp.nan, self.stddev).astype(self._filter.work)
+        return jnp.where(self._over(end), jnp.nan, self.stddev).astype(self.filter.work)
 
     def _draw(self, state: NoiseState, i: int, scale: jax.Array) -> Draw:
-        leaf, scales = state.leaves[i], self.form.scales
+        leaf, scales = state.leaves[i], self.filter.form.scales
 
         def draw(t: jax.Array) -> jax.Array:
-            z = randomness.normal(state.key, self.generator, i, t, leaf, self._filter.work)
+            z = randomness.normal(state.key, self.generator, i, t, leaf, self.filter.work)
             if scales is None:
                 return scale * z
-            table = jnp.asarray(1 / scales, self._filter.work)
-            return scale * table[jnp.minimum(t // self.form.window, len(table) - 1)] * z
+            table = jnp.asarray(1 / scales, self.filter.work)
+            return scale * table[jnp.minimum(t // self.filter.form.window, len(table) - 1)] * z
 
         return draw
 
     def _kept(self, state: NoiseState, i: int) -> jax.Array:
-        return state.buffers[i] if state.buffers else jnp.zeros((0, *state.leaves[i].shape), self.dtype)
+        return state.buffers[i] if state.buffers else jnp.zeros((0, *state.leaves[i].shape), self.filter.dtype)
 
     def _zeros(self, leaves: tuple[jax.ShapeDtypeStruct, ...], count: int) -> tuple[jax.Array, ...]:
-        return tuple(placement.zeros(count, like, self.dtype) for like in leaves) if count else ()
+        return tuple(placement.zeros(count, like, self.filter.dtype) for like in leaves) if count else ()
 
 
 def stream(
@@ -269,17 +264,14 @@ def stream(
     dtype = jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype must be a floating-point type, got {dtype}")
-    if dtype == jnp.float64 and not jax.config.jax_enable_x64:
+    if dtype == jnp.float64 and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError('dtype=float64 needs jax.config.update("jax_enable_x64", True) before any array is made')
-    if generator == "threefry" and not jax.config.jax_threefry_partitionable:
+    if generator == "threefry" and not jax.config.jax_threefry_partitionable:  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError("jax_threefry_partitionable must be True: otherwise noise depends on how it is sharded")
     return Stream(
-        form=form,
+        filter=filter_of(form, memory, dtype),
         stddev=validation.non_negative("stddev", stddev),
         key=randomness.key_words(key, generator),
-        memory=memory,
         block_size=validation.count("block_size", block_size, minimum=1),
-        dtype=dtype,
         generator=generator,
     )
-
