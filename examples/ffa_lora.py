@@ -7,9 +7,9 @@ their noises multiply: (B + b)(A + a) = B A + B a + b A + b a. Sun, Li, Li and D
 privacy-preserving federated learning", freeze A: the layer is then linear in what is trained. Nothing about the
 accounting changes: fewer parameters are clipped and noised.
 
-The base model has learned, publicly, digits shifted by one pixel; the private images are not. Where noise is the limit
-(epsilon 1 and below) the frozen factor wins at every learning rate; with epsilon 4 and a small learning rate both
-factors fit better. Needs scikit-learn.
+The base model has learned, publicly, digits shifted by one pixel; the private images are not. At epsilon 1 and below the
+best result is that of the frozen factor, and large learning rates hurt it far less; at epsilon 4 both factors, with a
+small learning rate, fit better. Needs scikit-learn.
 """
 
 import argparse
