@@ -1,10 +1,11 @@
 """Banded factorizations of prefix sums: time, root mean error and certified gap; beside JAX Privacy where there is one.
 
-    python benchmarks/factorization.py [--peer PYTHON] [--quick]
+    python benchmarks/factorization.py [--peer PYTHON] [--quick] [--growth]
 
 PYTHON is an interpreter with `jax_privacy` 2.0.0 installed. It runs the same problems in a process of its own, at its
 default of 100 steps, compilation included, and is given up after 150 seconds. Ours are run until the certified gap is
-1e-3, one process after a first solve that loads the compiled kernels. `known` is the least error on record.
+1e-3, one process after a first solve that loads the compiled kernels. `known` is the least error on record. `--growth`
+fits seconds ~ n^exponent instead, to banded strategies of 16 bands at gap 1e-3 and to buffered ones.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import math
 import os
 import platform
 import subprocess
+
+import numpy as np
 
 from dpkit import factorization as fz
 
@@ -53,7 +56,12 @@ ROWS = [
     Row(32, fz.FixedEpoch(2_052, 6)),
     Row(342, TRAINING, "equal", known=8.5952, slow=True),
     Row(342, TRAINING, known=8.474, slow=True),
+    Row(16, fz.MinSep(iterations=100_000, min_sep=10_000, max_participations=10), slow=True),
+    Row(16, fz.FixedEpoch(iterations=100_000, epochs=10), slow=True),
+    Row(8, fz.SingleParticipation(2_048), objective="max_error"),
+    Row(32, fz.SingleParticipation(4_096), objective="max_error", slow=True),
     Row(32, TRAINING, "equal", "max_error", slow=True),
+    Row(32, TRAINING, objective="max_error", slow=True),
 ]
 
 
@@ -81,13 +89,34 @@ def peer(python: str | None, row: Row) -> tuple[float, float] | None:
     return seconds, math.sqrt(error * row.schema.max_participations)
 
 
+def print_growth(name: str, iterations: list[int], seconds: list[float]) -> None:
+    """One line: the times, and the exponent of the straight line of least squares through their logarithms."""
+    exponent = np.polyfit(np.log(iterations), np.log(seconds), 1)[0]
+    times = ", ".join(f"{n:.0e}: {s:.2f} s" for n, s in zip(iterations, seconds, strict=True))
+    print(f"{name:8} seconds ~ n^{exponent:.2f} ({times})", flush=True)
+
+
+def growth() -> None:
+    sizes = [1_000, 3_000, 10_000, 30_000, 100_000]
+    print_growth("banded", sizes, [solve(Row(16, fz.SingleParticipation(n))).seconds for n in sizes])
+    sizes = [10**e for e in range(3, 10)]
+    family = fz.BufferedLinearToeplitz(num_buffers=4)
+    schemas = [fz.MinSep(iterations=n, min_sep=n // 10, max_participations=10) for n in sizes]
+    fz.optimize(family, fz.prefix_sum(), schemas[0])
+    print_growth("buffered", sizes, [fz.optimize(family, fz.prefix_sum(), schema).seconds for schema in schemas])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", help="an interpreter with jax_privacy 2.0.0")
     parser.add_argument("--quick", action="store_true", help="leave out the rows that take minutes")
+    parser.add_argument("--growth", action="store_true", help="how the time grows with the iterations, nothing else")
     arguments = parser.parse_args()
     fz.optimize(fz.Banded(2), fz.prefix_sum(), fz.MinSep(8, 2))
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    if arguments.growth:
+        growth()
+        return
     print(f"{'bands, norms, schema':72} {'error':>10} {'known':>9} {'gap':>8} {'steps':>6} {'seconds':>8}  peer")
     for row in ROWS:
         if row.slow and arguments.quick:

@@ -8,7 +8,7 @@ import pytest
 from scipy import optimize as scipy_optimize
 
 from dpkit import factorization as fz
-from dpkit.factorization import banded_solver
+from dpkit.factorization import banded_problem, banded_solver
 from dpkit.factorization.column_norms import UnitNorms, norm_set
 
 RATES = np.linspace(1.0, 0.1, 64)
@@ -24,7 +24,7 @@ SMALL = [fz.SingleParticipation(7), fz.FixedEpoch(8, 2), fz.MinSep(8, 3), fz.Min
 def problem_for(workload, schema, num_bands, column_norms, order=1.0):
     n = schema.iterations
     prior = np.full(n, 1 / n)
-    return banded_solver.Problem(workload.inverse_bands(n), num_bands, norm_set(column_norms, schema), prior, order)
+    return banded_problem.Problem(workload.inverse_bands(n), num_bands, norm_set(column_norms, schema), prior, order)
 
 
 def random_x(problem, schema, seed=0):
@@ -141,8 +141,8 @@ def test_the_optimum_is_that_of_a_general_solver_and_no_certificate_exceeds_it(s
     assert 0 <= solution.gap <= banded_solver.TOLERANCES[objective]
     problem = problem_for(workload, schema, num_bands, column_norms, 1.0 if objective == "rmse" else 16.0)
     for seed in range(20):
-        certificate = problem.certificate(problem.evaluate(random_x(problem, schema, seed)))
-        assert certificate.least <= truth * (1 + 1e-6)
+        cut = problem.evaluate(random_x(problem, schema, seed)).cut()
+        assert cut.least(problem.norms) <= truth * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("column_norms", ["equal", "optimal"])
@@ -155,7 +155,7 @@ def test_certificates_near_the_optimum_are_positive_and_below_every_member(colum
     for size in np.repeat([0.0, 1e-3, 1e-2, 1e-1], 10):
         point = problem.evaluate(x * (1 + size * rng.normal(size=len(x))))
         losses.append(problem.loss(point))
-        bounds.append(problem.certificate(point).least)
+        bounds.append(point.cut().least(problem.norms))
     assert 0 < max(bounds) <= min(losses)
 
 
@@ -252,6 +252,58 @@ def test_an_interrupted_search_keeps_the_best_and_can_be_resumed(objective):
     assert getattr(resumed, objective) < getattr(partial, objective)
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def check_it_is_valid_but_unconverged(solution, schema):
+    assert not solution.converged
+    assert "interrupted" in solution.message
+    assert solution.gap == 1
+    assert solution.sensitivity == pytest.approx(math.sqrt(schema.max_participations), rel=1e-11)
+    assert solution.sensitivity == solution.strategy.sensitivity(schema)
+    B = np.linalg.inv(solution.strategy.matrix(schema.iterations)).cumsum(axis=0)
+    rmse = math.sqrt(np.mean(np.sum(B**2, axis=1)))
+    assert solution.rmse == pytest.approx(solution.sensitivity * rmse, rel=1e-10)
+
+
+@pytest.mark.parametrize("column_norms", ["equal", "optimal"])
+def test_a_search_interrupted_at_its_very_start_is_valid(column_norms, monkeypatch):
+    monkeypatch.setattr(banded_solver, "toeplitz_start", interrupt)
+    schema = fz.MinSep(64, 16)
+    solution = fz.optimize(fz.Banded(8, column_norms), fz.prefix_sum(), schema)
+    check_it_is_valid_but_unconverged(solution, schema)
+
+
+def test_a_search_interrupted_in_the_shorter_run_is_valid():
+    schema = fz.SingleParticipation(200)
+
+    def at_once(progress):
+        if progress.iterations == 10:
+            raise KeyboardInterrupt
+
+    solution = fz.optimize(fz.Banded(4), fz.prefix_sum(), schema, objective="max_error", callback=at_once)
+    check_it_is_valid_but_unconverged(solution, schema)
+
+
+def test_nothing_is_returned_that_was_not_verified(monkeypatch):
+    monkeypatch.setattr(banded_solver, "verify", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fz.optimize(fz.Banded(4), fz.prefix_sum(), fz.SingleParticipation(32))
+
+
+@pytest.mark.parametrize("schema", [fz.SingleParticipation(600), fz.MinSep(300, 50), fz.FixedEpoch(256, 8)], ids=str)
+def test_the_max_error_converges_from_a_shorter_run_and_the_last_rows_have_it(schema):
+    solution = fz.optimize(fz.Banded(4), fz.prefix_sum(), schema, objective="max_error")
+    assert solution.converged
+    assert 0 <= solution.gap <= 1e-3
+    mean = fz.optimize(fz.Banded(4), fz.prefix_sum(), schema)
+    assert solution.max_error < mean.max_error
+    assert mean.rmse < solution.rmse
+    errors = solution.strategy.per_query_error(fz.prefix_sum(), schema.iterations)
+    assert np.max(errors[-10:]) < 1.01 * np.min(errors[-10:])
+
+
 def test_an_exhausted_search_says_so(monkeypatch):
     monkeypatch.setattr(banded_solver, "_MAX_ITERATIONS", 3)
     solution = fz.optimize(fz.Banded(8), fz.prefix_sum(), fz.SingleParticipation(64))
@@ -284,7 +336,7 @@ def test_time_and_memory_are_linear():
     x = np.tile([1.0, 0.5], 200_000)
     x[-1] = 0
     point = problem.evaluate(x)
-    assert problem.certificate(point).least < problem.loss(point)
+    assert point.cut().least(problem.norms) < problem.loss(point)
 
 
 @pytest.mark.parametrize(
@@ -298,15 +350,3 @@ def test_time_and_memory_are_linear():
 def test_what_cannot_be_optimised_is_refused(strategy, workload, schema, objective, message):
     with pytest.raises(ValueError, match=message):
         fz.optimize(strategy, workload, schema, objective=objective)
-
-
-def test_a_preconditioner_is_positive_definite_and_symmetric():
-    schema = fz.MinSep(40, 10)
-    problem = problem_for(fz.prefix_sum(), schema, 6, "optimal")
-    point = problem.evaluate(banded_solver.toeplitz_start(problem))
-    apply = banded_solver.preconditioner(problem, point)
-    rng = np.random.default_rng(0)
-    size = len(point.x)
-    u, v = (np.where(np.abs(problem.evaluate(point.x).gradient) > 0, rng.normal(size=size), 0) for _ in range(2))
-    assert u @ apply(v) == pytest.approx(v @ apply(u), rel=1e-9)
-    assert u @ apply(u) > 0

@@ -88,9 +88,13 @@ def test_products_and_solves_are_those_of_dense_matrices(n, b, q):
     product = ar.band_product(C, inverse)
     p = min(n, b + q - 1)
     np.testing.assert_allclose(product, band(dense(C) @ dense(inverse), p), atol=1e-14)
+    np.testing.assert_allclose(product, ar.band_product_reference(C, inverse), rtol=1e-13, atol=1e-15)
     D = banded(n, p, seed=5)
     np.testing.assert_allclose(
         ar.band_product_adjoint(D, inverse, b), band(dense(D) @ dense(inverse).T, b), rtol=1e-12, atol=1e-14
+    )
+    np.testing.assert_allclose(
+        ar.band_product_adjoint(D, inverse, b), ar.band_product_adjoint_reference(D, inverse, b), rtol=1e-13, atol=1e-15
     )
     values = np.random.default_rng(6).normal(size=(n, 2))
     np.testing.assert_allclose(dense(C) @ ar.band_solve(C, values), values, atol=1e-12)

@@ -26,6 +26,9 @@ class Dense(Strategy):
     every matrix C of any shape, its sensitivity being that to contributions of at least as many dimensions as there are
     participations; the optimum under `FixedEpoch(n, k)` is a lower bound also under `MinSep(n, n / k, k)`.
 
+    Under `MinSep` with several participations `optimize` refuses; use `Banded(num_bands=min_sep)`, the largest family
+    whose sensitivity is known exactly: every C for which X = C^T C has X_ij = 0 for |i - j| >= min_sep.
+
     Sensitivity: exact for one participation, and under `FixedEpoch` where no two columns of one pattern have a negative
     inner product; an upper bound otherwise. See `gram_sensitivity`.
 

@@ -126,12 +126,14 @@ def solve(
     """The `Solution` for `Dense()`; see `optimize`.
 
     Raises:
-        ValueError: `MinSep` with several participations: only its banded strategies have a known sensitivity.
+        ValueError: `MinSep` with several participations. There the classes overlap, nothing like the bound above is
+            known, and of strategies with entries min_sep or more below the diagonal not even the sensitivity is cheap.
     """
     if isinstance(schema, MinSep) and schema.max_participations > 1:
         raise ValueError(
             f"Dense is optimised for SingleParticipation and FixedEpoch, got {schema}; use "
-            f"Banded(num_bands={schema.min_sep}), the largest family whose sensitivity is known exactly"
+            f"Banded(num_bands={schema.min_sep}), the largest family whose sensitivity is known exactly, or, if every "
+            "epoch has the same batches in the same order, FixedEpoch"
         )
     start, n = time.perf_counter(), dense_size(schema.iterations)
     bound = Bound(workload.matrix(n), schema.max_participations, objective)

@@ -98,7 +98,7 @@ class Buffers(Form):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TreeNodes(Form):
-    """x_t = outputs[k] . (z_t, S), then S[h] <- updates[k] . (z_t, S): binary trees, their noise drawn once a step.
+    """node = updates[k] . (z_t, S), x_t = outputs[k] . (node, S), then S[h] <- node: trees, drawn from once a step.
 
     S holds the estimates of the nodes to the left of those that are still open, one for each height. Step t ends a node
     of height h, the exponent of 2 in r = 1 + t mod restart_every, and is of kind k = h; the last step before a restart
@@ -133,7 +133,7 @@ def tree_nodes(iterations: int, averaged: bool, restart_every: int | None, compl
     """
     length = min(iterations, restart_every or iterations)
     completes = completion and length < iterations
-    ends = [(h, range(h)) for h in range(length.bit_length())]
+    ends = [(h, list(range(h))) for h in range(length.bit_length())]
     if completes:
         root = (length - 1).bit_length()
         ends.append((root, [h for h in range(root) if (length - 1) >> h & 1]))
@@ -145,8 +145,8 @@ def tree_nodes(iterations: int, averaged: bool, restart_every: int | None, compl
         halves = 2.0 ** (below - float(height)) * averaged
         updates[kind, 0] = np.sqrt(variances[height] - np.sum(halves**2 * variances[below]))
         updates[kind, 1 + below] = halves
-        outputs[kind] = updates[kind] / variances[height]
-        outputs[kind, 1 + below] -= 1 / variances[below]
+        outputs[kind, 0] = 1 / variances[height]
+        outputs[kind, 1 + below] = -1 / variances[below]
     return TreeNodes(
         outputs=outputs,
         updates=updates,

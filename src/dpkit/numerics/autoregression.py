@@ -16,6 +16,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from scipy import linalg
 
@@ -132,8 +133,20 @@ def window(S: Array, t: int, m: int) -> Array:
     return K
 
 
+@_compiled
 def band_product(C: Array, inverse: Array) -> Array:
     """Bands (n, min(n, b + q - 1)) of the product of lower-triangular matrices of bands C (n, b) and inverse (n, q)."""
+    (n, b), q = C.shape, inverse.shape[1]
+    W = np.zeros((n, min(n, b + q - 1)))
+    for t in range(n):
+        for i in range(min(b, t + 1)):
+            for m in range(min(q, t - i + 1)):
+                W[t, i + m] += C[t, i] * inverse[t - i, m]
+    return W
+
+
+def band_product_reference(C: Array, inverse: Array) -> Array:
+    """`band_product` in plain NumPy."""
     (n, b), q = C.shape, inverse.shape[1]
     W = np.zeros((n, min(n, b + q - 1)))
     for i in range(b):
@@ -142,11 +155,25 @@ def band_product(C: Array, inverse: Array) -> Array:
     return W
 
 
+@_compiled
 def band_product_adjoint(D: Array, inverse: Array, num_bands: int) -> Array:
     """Gradient (n, num_bands) with respect to C of a function whose gradient in `band_product(C, inverse)` is D."""
-    (n, b), q = (len(D), num_bands), inverse.shape[1]
-    dC = np.zeros((n, b))
-    for i in range(b):
+    n, q = inverse.shape
+    dC = np.zeros((n, num_bands))
+    for t in range(n):
+        for i in range(min(num_bands, t + 1)):
+            total = 0.0
+            for m in range(min(q, t - i + 1)):
+                total += D[t, i + m] * inverse[t - i, m]
+            dC[t, i] = total
+    return dC
+
+
+def band_product_adjoint_reference(D: Array, inverse: Array, num_bands: int) -> Array:
+    """`band_product_adjoint` in plain NumPy."""
+    n, q = inverse.shape
+    dC = np.zeros((n, num_bands))
+    for i in range(num_bands):
         for m in range(min(q, n - i)):
             dC[i:, i] += D[i:, i + m] * inverse[: n - i, m]
     return dC
@@ -154,18 +181,18 @@ def band_product_adjoint(D: Array, inverse: Array, num_bands: int) -> Array:
 
 def columns_from_rows(C: Array) -> Array:
     """The bands C[t, j] at (t, t - j) as P[s, j] at (s + j, s), (n, b) both."""
-    P = np.zeros_like(C)
-    for j in range(C.shape[1]):
-        P[: len(C) - j, j] = C[j:, j]
-    return P
+    n, b = C.shape
+    padded = np.concatenate([C, np.zeros((b, b))])
+    row, entry = padded.strides
+    return as_strided(padded, (n, b), (row, row + entry)).copy()
 
 
 def rows_from_columns(P: Array) -> Array:
     """The inverse of `columns_from_rows`."""
-    C = np.zeros_like(P)
-    for j in range(P.shape[1]):
-        C[j:, j] = P[: len(P) - j, j]
-    return C
+    n, b = P.shape
+    padded = np.concatenate([np.zeros((b, b)), P])
+    row, entry = padded.strides
+    return as_strided(padded[b:], (n, b), (row, entry - row)).copy()
 
 
 def band_solve(W: Array, values: Array, *, transposed: bool = False) -> Array:
