@@ -171,11 +171,10 @@ def solve(
         check(x)
     except KeyboardInterrupt:
         message = "interrupted"
-    return Solution(
-        strategy=best.strategy,
-        rmse=best.strategy.rmse(workload, schema),
-        max_error=best.strategy.max_error(workload, schema),
-        sensitivity=best.strategy.sensitivity(schema),
+    return Solution.of(
+        best.strategy,
+        workload,
+        schema,
         gap=max(best.gap, 0.0),
         iterations=steps,
         seconds=time.perf_counter() - start,
