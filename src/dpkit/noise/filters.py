@@ -117,6 +117,7 @@ class PastInputsFilter(BandsFilter[forms.PastInputs]):
         if not self.copies:
             return (row[0] * z).astype(self.dtype), kept
         x = row[0] * z + self._product(row[self._lag(t)], kept)
+        # XLA sees no order between this reading and this writing, and so copies the ring; blocks make up for it.
         return x.astype(self.dtype), _set_row(kept, z.astype(self.dtype), t % self.copies)
 
     def block(self, kept: jax.Array, t: jax.Array, count: int, draw: Draw) -> tuple[jax.Array, jax.Array]:
@@ -175,17 +176,18 @@ class TreeFilter(Filter[forms.TreeNodes]):
     def step(self, kept: jax.Array, t: jax.Array, draw: Draw) -> tuple[jax.Array, jax.Array]:
         kind, height = self._kind(t)
         outputs, updates = (jnp.asarray(table, self.work)[kind] for table in (self.form.outputs, self.form.updates))
-        z = draw(t)
 
         def body(h: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             below = lax.dynamic_index_in_dim(kept, h, keepdims=False).astype(self.work)
-            return sums[0] + outputs[1 + h] * below, sums[1] + updates[1 + h] * below
+            return sums[0] + updates[1 + h] * below, sums[1] + outputs[1 + h] * below
 
+        node = updates[0] * draw(t)
         if not self.copies:
-            return (outputs[0] * z).astype(self.dtype), kept
-        x, node = lax.fori_loop(0, height, body, (outputs[0] * z, updates[0] * z))
+            return (outputs[0] * node).astype(self.dtype), kept
+        node, rest = lax.fori_loop(0, height, body, (node, jnp.zeros_like(node)))
         # The top node has no slot: nothing reads it, nor the slot below, which is filled again before it is read.
-        return x.astype(self.dtype), _set_row(kept, node.astype(self.dtype), jnp.minimum(height, self.copies - 1))
+        kept = _set_row(kept, node.astype(self.dtype), jnp.minimum(height, self.copies - 1))
+        return (outputs[0] * node + rest).astype(self.dtype), kept
 
     def _kind(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(row of the tables, number of slots that may matter)."""
