@@ -7,7 +7,7 @@ their noises multiply: (B + b)(A + a) = B A + B a + b A + b a. Sun, Li, Li and D
 privacy-preserving federated learning", freeze A: the layer is then linear in what is trained. Nothing about the
 accounting changes: fewer parameters are clipped and noised.
 
-The base model has learned, publicly, digits shifted by one pixel; the private images are not. At epsilon 1 and below the
+The base model has learned, publicly, digits shifted by a pixel; the private images are not. At epsilon 1 and below the
 best result is that of the frozen factor, and large learning rates hurt it far less; at epsilon 4 both factors, with a
 small learning rate, fit better. Needs scikit-learn.
 """

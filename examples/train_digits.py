@@ -3,9 +3,10 @@
     python examples/train_digits.py                                # every mechanism, a table over seeds
     python examples/train_digits.py --mechanism banded --epsilon 4 --seeds 1 --plot digits.png
 
-The 1,797 images of 8 x 8 pixels ship with scikit-learn; 1,440 of them are trained on. The batches are the same and come
-in the same order in every epoch, so an image takes part once every `steps_per_epoch` steps: no sampling is needed, and
-no amplification by sampling is claimed. `dpkit.training.plan` derives the noise from that, and certifies epsilon.
+The 1,797 images of 8 x 8 pixels ship with scikit-learn; 1,440 of them are trained on (--data names a file with other
+images, MNIST or CIFAR-10). The batches are the same and come in the same order in every epoch, so an image takes part
+once every `steps_per_epoch` steps: no sampling is needed, and no amplification by sampling is claimed.
+`dpkit.training.plan` derives the noise from that, and certifies epsilon.
 
 dp_sgd is independent noise under the same order of images, not DP-SGD with Poisson sampling.
 
@@ -52,15 +53,29 @@ class Data(NamedTuple):
     test_labels: np.ndarray
 
 
-def load(batch_size: int) -> Data:
-    """The images in a fixed order. The last batch is filled up with masked ones, which contribute nothing."""
-    images, labels = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(labels))
-    images, labels = (images[order] / 16).astype(np.float32), labels[order]
-    steps = -(-TRAIN // batch_size)
+def load(batch_size: int, path: pathlib.Path | None = None) -> Data:
+    """The images in a fixed order. The last batch is filled up with masked ones, which contribute nothing.
+
+    Args:
+        batch_size: images in a batch.
+        path: an .npz file with x_train, y_train, x_test and y_test, as MNIST and CIFAR-10 are often kept; None: digits.
+    """
+    if path is None:
+        pixels, targets = load_digits(return_X_y=True)
+        train, largest = TRAIN, 16
+    else:
+        with np.load(path) as file:
+            pixels = np.concatenate([file["x_train"], file["x_test"]])
+            targets, train = np.concatenate([file["y_train"], file["y_test"]]), len(file["y_train"])
+        pixels, largest = pixels.reshape(len(pixels), -1), 255
+    # The digits come without a split; the others keep theirs.
+    mixed = np.random.default_rng(0).permutation(len(targets) if path is None else train)
+    order = np.append(mixed, np.arange(len(mixed), len(targets)))
+    images, labels = (pixels[order] / largest).astype(np.float32), targets[order].astype(np.int32).ravel()
+    steps = -(-train // batch_size)
     index = np.arange(steps * batch_size).reshape(steps, batch_size)
-    kept = np.minimum(index, TRAIN - 1)
-    return Data(images[kept], labels[kept], index < TRAIN, images[TRAIN:], labels[TRAIN:])
+    kept = np.minimum(index, train - 1)
+    return Data(images[kept], labels[kept], index < train, images[train:], labels[train:])
 
 
 def plan(mechanism: str, data: Data, epochs: int, epsilon: float, delta: float) -> training.TrainingPlan:
@@ -71,7 +86,7 @@ def plan(mechanism: str, data: Data, epochs: int, epsilon: float, delta: float) 
         strategy["num_bands"] = steps_per_epoch
     config = training.TrainingConfig.parse(
         {
-            "data": {"examples": TRAIN, "unit": "example"},
+            "data": {"examples": int(data.mask.sum()), "unit": "example"},
             "training": {
                 "sampling": "min_sep",
                 "iterations": epochs * steps_per_epoch,
@@ -87,10 +102,10 @@ def plan(mechanism: str, data: Data, epochs: int, epsilon: float, delta: float) 
     return training.plan(config).calibrate(epsilon)
 
 
-def init(key: jax.Array, hidden: int = 32) -> dict[str, jax.Array]:
+def init(key: jax.Array, pixels: int, hidden: int = 32) -> dict[str, jax.Array]:
     first, second = jax.random.split(key)
     return {
-        "w1": jax.random.normal(first, (64, hidden)) / 8,
+        "w1": jax.random.normal(first, (pixels, hidden)) / np.sqrt(pixels),
         "b1": jnp.zeros(hidden),
         "w2": jax.random.normal(second, (hidden, 10)) / np.sqrt(hidden),
         "b2": jnp.zeros(10),
@@ -133,7 +148,7 @@ def train(
         carry, _ = jax.lax.scan(step, carry, (data.images, data.labels, data.mask))
         return carry, jnp.mean(jnp.argmax(logits(carry[0], data.test_images), axis=1) == data.test_labels)
 
-    params = init(init_key)
+    params = init(init_key, data.images.shape[-1])
     carry, accuracies = (params, optimizer.init(params)), []
     for _ in range(epochs):
         carry, accuracy = epoch(carry)
@@ -196,9 +211,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=50, help="1,440 need not be a multiple of it")
     parser.add_argument("--learning-rate", type=float, help="for all mechanisms; default: the best found for each")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--data", type=pathlib.Path, help="an .npz file of MNIST or CIFAR-10 in place of the digits")
     parser.add_argument("--plot", type=pathlib.Path, help="write a picture of the accuracies here")
     chosen = parser.parse_args()
-    data, console = load(chosen.batch_size), Console()
+    data, console = load(chosen.batch_size, chosen.data), Console()
     runs, accuracies = {}, {}
     with Progress(console=console) as progress:
         for name in chosen.mechanism or STRATEGIES:

@@ -35,6 +35,20 @@ def test_each_image_is_in_one_batch_of_an_epoch(example, batch_size):
     assert len(data.test_images) == 357
 
 
+@pytest.mark.parametrize("shape", [(28, 28), (32, 32, 3)])
+def test_other_images_keep_their_split(example, tmp_path, shape):
+    rng = np.random.default_rng(1)
+    x, y = rng.integers(0, 256, (30, *shape), dtype=np.uint8), np.arange(30)[:, None] % 10
+    np.savez(tmp_path / "images.npz", x_train=x[:25], y_train=y[:25], x_test=x[25:], y_test=y[25:])
+    data = example.load(10, tmp_path / "images.npz")
+    assert data.images.shape == (3, 10, np.prod(shape))
+    seen = np.sort(data.images[data.mask].sum(axis=1))
+    np.testing.assert_allclose(seen, np.sort(x[:25].reshape(25, -1).sum(axis=1) / 255), rtol=1e-5)
+    np.testing.assert_allclose(data.test_images, x[25:].reshape(5, -1) / 255, rtol=1e-6)
+    np.testing.assert_array_equal(data.test_labels, y[25:, 0])
+    assert example.plan("tree", data, 2, 4.0, 1e-5).config.data.examples == 25
+
+
 @pytest.mark.parametrize("mechanism", ["dp_sgd", "tree", "blt", "banded"])
 def test_the_noise_is_that_of_the_loops_participation(example, mechanism):
     data, epochs = example.load(50), 3
