@@ -15,29 +15,45 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpkit.mechanisms import UnsupportedViewError
+from dpkit.mechanisms import Mechanism, UnsupportedViewError
 from examples import ROWS, by_name
 
-FALSE_FAILURE = 3e-11
+FALSE_FAILURE = 1e-11
 DRAWS = 60_000
 RELEASING = [row for row in ROWS if row.release]
 ONE_OF_EACH = list({type(row.mechanism): row for row in RELEASING}.values())
-SILENT = [row for row in ROWS if not row.release]
+SILENT = [row for row in ROWS if type(row.mechanism).privatize is Mechanism.privatize]
 
 
 def rejects(row, draws: np.ndarray) -> bool:
     """Whether the draws are not distributed as the row states."""
     law = row.release(row.mechanism)
     if isinstance(law, np.ndarray):
-        observed = np.bincount(draws, minlength=len(law))
-        statistic = np.sum((observed - law * draws.size) ** 2 / (law * draws.size))
-        return bool(statistic > stats.chi2.isf(FALSE_FAILURE, len(law) - 1))
+        return unlikely(np.bincount(draws, minlength=len(law)), law)
+    if hasattr(law, "pmf"):
+        # Values that are expected fewer than thirty times count as one.
+        reach = int(10 * law.std()) + 10
+        values = np.arange(-reach, reach + 1)
+        common = values[law.pmf(values) * draws.size > 30]
+        counts = np.array([np.count_nonzero(draws == value) for value in common])
+        chances = law.pmf(common)
+        return unlikely(np.append(counts, draws.size - counts.sum()), np.append(chances, 1 - chances.sum()))
     distance = stats.kstest(draws, law.cdf).statistic
     return bool(distance > math.sqrt(math.log(2 / FALSE_FAILURE) / (2 * draws.size)))
 
 
+def unlikely(counts: np.ndarray, chances: np.ndarray) -> bool:
+    expected = chances * counts.sum()
+    return bool(np.sum((counts - expected) ** 2 / expected) > stats.chi2.isf(FALSE_FAILURE, len(counts) - 1))
+
+
+def kind(row) -> str:
+    law = row.release(row.mechanism)
+    return "buckets" if isinstance(law, np.ndarray) else "integers" if hasattr(law, "pmf") else "reals"
+
+
 def zeros(row, shape) -> jax.Array:
-    return jnp.zeros(shape, jnp.int32 if isinstance(row.release(row.mechanism), np.ndarray) else jnp.float32)
+    return jnp.zeros(shape, jnp.float32 if kind(row) == "reals" else jnp.int32)
 
 
 @pytest.mark.parametrize("row", **by_name(RELEASING))
@@ -74,9 +90,26 @@ def test_vmap_over_keys_draws_independently(row):
     np.testing.assert_allclose(draws[:3], np.stack(one_by_one), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "row", **by_name([row for row in RELEASING if not isinstance(row.release(row.mechanism), np.ndarray)])
-)
+@pytest.mark.parametrize("row", **by_name([row for row in RELEASING if kind(row) == "integers"]))
+def test_integer_noise_is_added_to_integers_only(row):
+    value, key = jnp.arange(6).reshape(2, 3), jax.random.key(5)
+    noise = row.mechanism.privatize(jnp.zeros((2, 3), jnp.int32), key)
+    np.testing.assert_array_equal(row.mechanism.privatize(value, key), value + noise)
+    for release in (lambda v: row.mechanism.privatize(v, key), row.mechanism.release_exactly):
+        with pytest.raises(ValueError, match="value must hold integers"):
+            release(np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize("row", **by_name([row for row in RELEASING if kind(row) == "integers"]))
+def test_exact_releases_have_the_same_law(row):
+    value = np.full((DRAWS // 10, 10), 7, np.int8)
+    released = row.mechanism.release_exactly(value)
+    assert released.shape == value.shape
+    assert row.mechanism.floating_point_safe
+    assert not rejects(row, released.ravel() - 7)
+
+
+@pytest.mark.parametrize("row", **by_name([row for row in RELEASING if kind(row) == "reals" and row.adds_noise]))
 def test_noise_is_added_to_the_value(row):
     value, key = jnp.arange(6.0).reshape(2, 3), jax.random.key(5)
     noise = row.mechanism.privatize(jnp.zeros((2, 3)), key)
@@ -84,9 +117,7 @@ def test_noise_is_added_to_the_value(row):
     assert len(np.unique(np.asarray(noise))) == 6
 
 
-@pytest.mark.parametrize(
-    "row", **by_name([row for row in RELEASING if isinstance(row.release(row.mechanism), np.ndarray)])
-)
+@pytest.mark.parametrize("row", **by_name([row for row in RELEASING if kind(row) == "buckets"]))
 def test_every_bucket_is_randomized_the_same_way(row):
     buckets = row.mechanism.num_buckets
     for true in range(buckets):

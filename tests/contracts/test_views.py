@@ -53,7 +53,8 @@ def renyi_from_survival(pair: DominatingPair, orders: np.ndarray) -> np.ndarray:
                 np.log(order * np.exp(near) * np.abs(np.expm1((order - 1) * near))),
                 math.log(order) + order * x + np.log1p(-np.exp((1 - order) * np.maximum(x, 1.0))),
             )
-            log_moment = special.logsumexp(log_slope + np.log(np.where(x > 0, q, 1 - q)) + np.log(weight))
+            tail = np.where(x > 0, q, np.maximum(1 - q, 0.0))
+            log_moment = special.logsumexp(log_slope + np.log(tail) + np.log(weight))
         result.append(
             float(np.logaddexp(0, log_moment) if log_moment > 0 else np.log1p(np.exp(log_moment))) / (order - 1)
         )
@@ -69,7 +70,7 @@ def test_rdp_view_is_the_divergence_of_the_pairs(row, relation):
     truth = np.maximum(*both)
     view = row.mechanism.rdp(orders, relation)
     assert view.shape == (len(orders),)
-    assert np.all(view >= truth * (1 - 1e-7))
+    assert np.all(view * (1 + row.pairs_slack) >= truth * (1 - 1e-7))
     assert np.all(view <= truth * (1 + 1e-7 + row.rdp_slack))
 
 
@@ -131,7 +132,10 @@ def test_a_pair_never_has_more_than_all_of_p(name):
 @pytest.mark.parametrize("name", PAIRS)
 def test_profiles_fall_and_follow_from_the_survival_functions(name):
     pair = PAIRS[name]
-    losses = np.unique(np.concatenate([np.linspace(-3, 8, 45), np.linspace(-0.02, 0.02, 20), pair.atoms]))
+    atoms = [x for x in pair.atoms if -6 < x < 20]
+    losses = np.unique(np.concatenate([np.linspace(-3, 8, 45), np.linspace(-0.02, 0.02, 20), atoms]))
+    # Slopes between neighbours that nearly agree are rounding errors.
+    losses = losses[np.diff(losses, prepend=-math.inf) > 1e-7]
     p, q = pair.sf(losses)
     for tail in (p, q):
         assert np.all((tail >= 0) & (tail <= 1 + 1e-15))
@@ -156,6 +160,7 @@ def test_the_two_directions_are_each_others_reverse(row, relation):
 
 
 BASES = [row for row in ROWS if not isinstance(row.mechanism, PoissonSampled)]
+ZEROED_OUT = [row for row in BASES if row.has_pairs and NeighboringRelation.REPLACE_SPECIAL in row.relations]
 
 
 @pytest.mark.parametrize(("row", "relation"), **each_related(BASES))
@@ -168,7 +173,7 @@ def test_sampling_everyone_changes_nothing(row, relation):
         assert always.dominating_pairs(relation) == row.mechanism.dominating_pairs(relation)
 
 
-@pytest.mark.parametrize("row", **by_name([row for row in BASES if row.has_pairs]))
+@pytest.mark.parametrize("row", **by_name(ZEROED_OUT))
 def test_sampling_nearly_everyone_changes_nearly_nothing(row):
     relation = NeighboringRelation.REPLACE_SPECIAL
     for one, other in zip(
@@ -191,7 +196,7 @@ def test_sampling_nobody_tells_nothing(row):
 
 
 @pytest.mark.parametrize("q", [1e-9, 0.1, 0.9])
-@pytest.mark.parametrize("row", **by_name([row for row in BASES if row.has_pairs]))
+@pytest.mark.parametrize("row", **by_name(ZEROED_OUT))
 def test_sampling_never_hurts(row, q):
     relation = NeighboringRelation.REPLACE_SPECIAL
     for one, other in zip(

@@ -1,14 +1,18 @@
 """Dominating pairs and Renyi divergences in mpmath alone, written from their definitions."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpmath import ctx_mp
 
-from dpkit.mechanisms import DominatingPair, FinitePair, GaussianPair, LaplacePair, SampledPair
+from dpkit.mechanisms import DominatingPair, FinitePair, FixedSizePair, GaussianPair, LaplacePair, SampledPair
+from dpkit.mechanisms.discrete_gaussian import DiscreteGaussianLaw
+from dpkit.mechanisms.lattice_pair import IntegerLaw, LatticePair
 from dpkit.mechanisms.mixture_of_gaussians import MixturePair
 from dpkit.mechanisms.replaced_sample import ReplacedSamplePair
+from dpkit.mechanisms.skellam import SkellamLaw
 
 mp = ctx_mp.MPContext()
 mp.dps = 60
@@ -53,11 +57,61 @@ def exact(pair: DominatingPair) -> Exact:
             return finite([(x, p, p * mp.exp(-x)) for x, p in masses])
         case SampledPair():
             return sampled(exact(pair.base), mp.mpf(pair.sampling_probability), pair.adding)
+        case FixedSizePair():
+            return fixed_size(exact(pair.base), mp.mpf(pair.ratio))
         case MixturePair():
             return mixture([mp.mpf(c) for c in pair.locations], [mp.mpf(w) for w in pair.weights], pair.adding)
         case ReplacedSamplePair():
             return replaced_sample(mp.mpf(pair.mu), mp.mpf(pair.sampling_probability))
+        case LatticePair():
+            return lattice(mass(pair.law), pair.shift)
     raise TypeError(pair)
+
+
+def mass(law: IntegerLaw) -> Callable[[int], Any]:
+    """The probabilities of an integer law."""
+    match law:
+        case DiscreteGaussianLaw():
+            variance = mp.mpf(law.sigma) ** 2
+            total = mp.jtheta(3, 0, mp.exp(-1 / (2 * variance)))
+            return lambda k: mp.exp(-(mp.mpf(k) ** 2) / (2 * variance)) / total
+        case SkellamLaw():
+            variance = mp.mpf(law.variance)
+            return functools.cache(lambda k: mp.exp(-variance) * mp.besseli(abs(k), variance))
+    raise TypeError(law)
+
+
+def lattice(f: Callable[[int], Any], shift: int) -> Exact:
+    """X + shift against X, the loss log f(y - shift)/f(y) increasing in y."""
+
+    def last_at_or_below(loss: Any) -> int:
+        def fits(y: int) -> bool:
+            return mp.log(f(y - shift) / f(y)) <= loss
+
+        width = 1
+        while fits(width) or not fits(-width):
+            width *= 2
+        low, high = -width, width
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+    def tail(start: int, step: int) -> Any:
+        total, k = mp.zero, start
+        while (term := f(k)) > total * mp.mpf(10) ** -45 or step * k < 0:
+            total, k = total + term, k + step
+        return total
+
+    def sf(loss: Any) -> tuple[Any, Any]:
+        first = last_at_or_below(loss) + 1
+        return tail(first - shift, 1), tail(first, 1)
+
+    def below(loss: Any) -> tuple[Any, Any]:
+        last = last_at_or_below(loss)
+        return tail(last - shift, -1), tail(last, -1)
+
+    return Exact(sf, below)
 
 
 def replaced_sample(mu: Any, q: Any) -> Exact:
@@ -134,6 +188,19 @@ def sampled(base: Exact, q: Any, adding: bool) -> Exact:
         return mix(*base.below(t)) if mp.isfinite(t) else everything if t > 0 else nothing
 
     return Exact(sf, below)
+
+
+def fixed_size(base: Exact, ratio: Any) -> Exact:
+    """((1-w)Q + wP, Q) for losses of at least 0, (P, (1-w)P + wQ) below; what is at 0 is the rest of either."""
+    above, below = sampled(base, ratio, adding=False), sampled(base, ratio, adding=True)
+
+    def at_most(x: Any) -> tuple[Any, Any]:
+        if x < 0:
+            return below.below(x)
+        p, q = above.sf(x)
+        return 1 - p, 1 - q
+
+    return Exact(lambda x: above.sf(x) if x >= 0 else below.sf(x), at_most)
 
 
 def log_ratio(x: Any, locations: Sequence[Any], weights: Sequence[Any]) -> Any:

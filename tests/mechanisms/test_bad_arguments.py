@@ -7,7 +7,21 @@ import numpy as np
 import pytest
 
 from dpkit import NeighboringRelation, mechanisms
-from dpkit.mechanisms import Gaussian, Laplace, MixtureOfGaussians, PoissonSampled, RandomizedResponse, ZeroConcentrated
+from dpkit.mechanisms import (
+    DiscreteGaussian,
+    DistributedDiscreteGaussian,
+    FixedSizeSampled,
+    Gaussian,
+    Laplace,
+    MixtureOfGaussians,
+    PoissonBinomial,
+    PoissonSampled,
+    RandomizedQuantization,
+    RandomizedResponse,
+    Skellam,
+    SparsifiedGaussian,
+    ZeroConcentrated,
+)
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 NOT_A_NUMBER = ["1.0", None, True, 1j, [1.0]]
@@ -20,12 +34,35 @@ SCALARS = {
     "mixture": (lambda s: MixtureOfGaussians(s, (1.0,), (1.0,)), "noise_multiplier", [0.0, -1.0]),
     "mixture-sensitivity": (lambda c: MixtureOfGaussians(1.0, (c,), (1.0,)), "sensitivities", [-1.0]),
     "mixture-probability": (lambda p: MixtureOfGaussians(1.0, (1.0, 2.0), (p, 1.0)), "probabilities", [-0.5, 1.5]),
+    "quantization-keep": (lambda q: RandomizedQuantization(8, q, 1.0, 1.0), "keep_probability", [-0.1, 1.0, 1.1]),
+    "quantization-margin": (lambda x: RandomizedQuantization(8, 0.5, x, 1.0), "margin", [0.0, -1.0]),
+    "quantization-clip": (lambda x: RandomizedQuantization(8, 0.5, 1.0, x), "clip", [0.0, -1.0]),
+    "coins-theta": (lambda x: PoissonBinomial(8, x, 1.0), "theta", [0.0, -0.1, 0.5, 0.6]),
+    "coins-clip": (lambda x: PoissonBinomial(8, 0.2, x), "clip", [0.0, -1.0]),
     "zero-concentrated": (ZeroConcentrated, "rho", [-1.0]),
+    "discrete-gaussian": (DiscreteGaussian, "sigma", [0.0, -1.0]),
+    "discrete-gaussian-sensitivity": (lambda c: DiscreteGaussian(1.0, c), "l2_sensitivity", [0.0, -1.0, 1.5]),
+    "skellam": (Skellam, "variance", [0.0, -1.0, 1e-10]),
+    "skellam-sensitivity": (lambda c: Skellam(1.0, c), "l2_sensitivity", [0.0, 0.5]),
+    "shares": (lambda s: DistributedDiscreteGaussian(s, 2), "local_sigma", [0.0, -1.0]),
+    "shares-sensitivity": (lambda c: DistributedDiscreteGaussian(2.0, 2, c), "l2_sensitivity", [0.0]),
+    "sparsified": (lambda s: SparsifiedGaussian(s, 0.5, 2), "noise_multiplier", [0.0, -1.0]),
+    "sparsified-keep": (lambda q: SparsifiedGaussian(1.0, q, 2), "keep_probability", [0.0, 1.1]),
+    "sparsified-clip": (lambda c: SparsifiedGaussian(1.0, 0.5, 2, c), "linf_clip", [0.0, 1.1]),
 }
 INTEGERS = {
     "repeat": (lambda n: mechanisms.repeat(Gaussian(1.0), n), "count", [-1]),
     "group": (lambda n: mechanisms.group(Gaussian(1.0), n), "size", [0, -1]),
+    "levels": (lambda n: RandomizedQuantization(n, 0.5, 1.0, 1.0), "levels", [1, 0, -2]),
+    "quantization-clients": (lambda n: RandomizedQuantization(8, 0.5, 1.0, 1.0, n), "clients", [0, -2]),
+    "trials": (lambda n: PoissonBinomial(n, 0.2, 1.0), "trials", [0, -2]),
+    "coins-clients": (lambda n: PoissonBinomial(8, 0.2, 1.0, n), "clients", [0, -2]),
+    "batch": (lambda n: FixedSizeSampled(Gaussian(1.0), n, 10), "batch_size", [0, 11, -1]),
+    "population": (lambda n: FixedSizeSampled(Gaussian(1.0), 1, n), "population", [0, -1]),
     "buckets": (lambda n: RandomizedResponse(0.5, n), "num_buckets", [1, 0, -2]),
+    "dimension": (lambda n: DiscreteGaussian(1.0, 1.0, n), "dimension", [0, -1]),
+    "shares": (lambda n: DistributedDiscreteGaussian(1.0, n), "num_shares", [0, -1]),
+    "clients": (lambda n: SparsifiedGaussian(1.0, 0.5, 2).mean_squared_error(n), "num_clients", [0, -1]),
 }
 
 

@@ -115,6 +115,10 @@ def test_halving_the_cells_quarters_the_gap(name):
         laws = bracket(pair, edges_of(pair, number))
         gaps.append(area(laws.above, low, high) - area(laws.below, low, high))
     assert gaps[0] > 0
+    if gaps[0] < 1e-10:
+        # Nothing but atoms: such a law is held exactly, and only rounding adds up.
+        assert gaps[2] < 1e-10
+        return
     # The mass piled up at an end moves within its cell from grid to grid, so two halvings are judged together.
     assert gaps[0] >= 12 * gaps[2], gaps
 

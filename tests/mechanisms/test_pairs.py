@@ -4,6 +4,7 @@ A float threshold cannot be met exactly, so a probability may belong to any loss
 for; beyond that it must be as accurate as `relative_error` says, which is what the finite laws allow for.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,13 @@ import pytest
 
 from dpkit import NeighboringRelation, mechanisms
 from dpkit.mechanisms import DominatingPair, FinitePair, GaussianPair, LaplacePair, SampledPair
+from dpkit.mechanisms.discrete_gaussian import DiscreteGaussianLaw
 from dpkit.mechanisms.discretization import relative_error
 from dpkit.mechanisms.finite_pair import DISJOINT, IDENTICAL
+from dpkit.mechanisms.lattice_pair import LatticePair
 from dpkit.mechanisms.mixture_of_gaussians import MixturePair
 from dpkit.mechanisms.replaced_sample import ReplacedSamplePair
+from dpkit.mechanisms.skellam import SkellamLaw
 from dpkit.numerics.gaussian_mixture import log_likelihood_ratio
 from examples import distinct_pairs
 from mechanisms.exact import exact, mp
@@ -71,6 +75,14 @@ def _cases() -> dict[str, tuple[DominatingPair, np.ndarray]]:
                 x = quantiles * (1 if sigma > 0.5 else sigma)
                 losses = log_likelihood_ratio(x, np.array(pair.locations), np.log(pair.weights))
                 cases[f"mixture-{members + 1}-{sigma}-{q}-{shift}-{adding}"] = pair, -losses if adding else losses
+    laws = [*map(DiscreteGaussianLaw, (0.5, 3.0, 40.0)), *map(SkellamLaw, (0.3, 9.0, 400.0))]
+    for law, shift in itertools.product(laws, (1, 2, 7)):
+        pair = LatticePair(law, shift)
+        # Between two of its values: no float is one of them.
+        values = pair.atoms
+        losses = np.array([(values[i] + values[i + 1]) / 2 for i in range(0, len(values) - 1, 1 + len(values) // 8)])
+        cases[f"{law}-{shift}"] = pair, losses
+        cases[f"sampled-{law}-{shift}"] = SampledPair(pair, 0.1, adding=True), _sampled_losses(losses, 0.1, True)
     # Each outcome is as likely under Q as its mirror image under P.
     rest, tail = 0.25 * math.exp(-2.0), 0.1 * math.exp(-1e-9)
     finite = FinitePair((-2.0, -1e-9, 0.0, 1e-9, 2.0), (rest, tail, 0.65 - rest - tail, 0.1, 0.25))

@@ -2,6 +2,7 @@
 
 from dpkit.accounting.base import Bounds, PrivacyAccountant
 from dpkit.accounting.calibration import calibrate, calibrate_iterations, calibrate_sampling_probability
+from dpkit.accounting.per_instance import PerInstanceEpsilon, per_instance_epsilon
 from dpkit.accounting.pld import PldAccountant
 from dpkit.accounting.rdp import RdpAccountant, ZcdpAccountant
 from dpkit.accounting.sweep import sweep
@@ -9,6 +10,7 @@ from dpkit.accounting.tradeoff import advantage, trade_off, true_positive_rate
 
 __all__ = [
     "Bounds",
+    "PerInstanceEpsilon",
     "PldAccountant",
     "PrivacyAccountant",
     "RdpAccountant",
@@ -17,6 +19,7 @@ __all__ = [
     "calibrate",
     "calibrate_iterations",
     "calibrate_sampling_probability",
+    "per_instance_epsilon",
     "sweep",
     "trade_off",
     "true_positive_rate",

@@ -27,7 +27,8 @@ class PldAccountant(PrivacyAccountant):
 
     Guarantees: `lower <= truth <= upper`, rounding, truncation and wrap-around included. Both directions are composed
     separately over the whole run and the worse one is returned. Where memory or the float64 range prevents a bound,
-    the Renyi bound is returned instead and `note` says so.
+    the Renyi bound is returned instead and `note` says so. `lower` is 0 where a dominating pair is only an upper bound
+    on the mechanism (`DominatingPair.attained`).
 
     References: Zhu, Dong and Wang (2022); Doroshenko et al. (2022); the inversion and its errors in
     `dpkit.accounting.inversion`.
@@ -74,11 +75,14 @@ class PldAccountant(PrivacyAccountant):
             directions.pop()
         laws = Laws() if laws is None else laws
         refinements = [Refinement(direction, laws) for direction in directions]
+        attained = all(pair.attained for both, _ in pairs for pair in both)
         order = sorted(range(len(targets)), key=lambda i: targets[i].delta or targets[i].epsilon or 0.0)
-        found = {i: self._bounds(mechanism, refinements, targets[i]) for i in order}
+        found = {i: self._bounds(mechanism, refinements, targets[i], attained) for i in order}
         return [found[i] for i in range(len(targets))]
 
-    def _bounds(self, mechanism: Mechanism, refinements: Sequence[Refinement], target: Target) -> Bounds:
+    def _bounds(
+        self, mechanism: Mechanism, refinements: Sequence[Refinement], target: Target, attained: bool
+    ) -> Bounds:
         if target.delta == 1:
             return Bounds(0.0, 0.0)
         lower, upper, tight, note = 0.0, 0.0, True, f"the interval is wider than tolerance={self.tolerance:g} asks for"
@@ -89,9 +93,10 @@ class PldAccountant(PrivacyAccountant):
         except (NotRepresentableError, OutOfMemoryError) as error:
             upper, tight, note = math.inf if target.delta is not None else 1.0, False, str(error)
         # One direction may be loose where the other is what counts.
-        if tight or (math.isfinite(upper) and upper - lower <= target.allowed(upper, math.inf)):
-            return Bounds(lower, upper)
-        return self._with_renyi(mechanism, target, lower, upper, note)
+        tight = tight or (math.isfinite(upper) and upper - lower <= target.allowed(upper, math.inf))
+        if not attained:
+            lower = 0.0
+        return Bounds(lower, upper) if tight else self._with_renyi(mechanism, target, lower, upper, note)
 
     def _with_renyi(self, mechanism: Mechanism, target: Target, lower: float, upper: float, reason: str) -> Bounds:
         """The wide or missing bound, improved by the Renyi one where that exists."""

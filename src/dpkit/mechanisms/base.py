@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +31,13 @@ class Mechanism(abc.ABC):
 
     Every view takes the neighbouring relation. A view that is not proved raises `UnsupportedViewError`; none of them
     ever returns a number below truth.
+
+    Attributes:
+        floating_point_safe: whether it has an exact sampler, `release_exactly`, to which the guarantee applies to the
+            last bit. `privatize` never is one: it computes with floating-point numbers (Mironov 2012).
     """
+
+    floating_point_safe: ClassVar[bool] = False
 
     def dominating_pairs(self, relation: NeighboringRelation) -> tuple[DominatingPair, DominatingPair]:
         """Dominating pairs (unit present against absent, absent against present).

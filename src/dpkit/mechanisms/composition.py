@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from dpkit import validation
 from dpkit.mechanisms.base import Mechanism
+from dpkit.mechanisms.per_instance import PerInstance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,5 +77,11 @@ def group(mechanism: Mechanism, size: int) -> Mechanism:
 
 
 def check_mechanism(mechanism: Mechanism) -> None:
+    if isinstance(mechanism, PerInstance):
+        raise ValueError(
+            f"mechanism must be a dpkit Mechanism, got {mechanism!r}, which is {mechanism.kind}: it bounds one record "
+            "of one data set, so it neither composes with worst-case guarantees nor is one; account for the mechanism "
+            "itself, or add up such numbers in a PerInstanceFilter"
+        )
     if not isinstance(mechanism, Mechanism):
         raise ValueError(f"mechanism must be a dpkit Mechanism, got {mechanism!r}")

@@ -49,6 +49,11 @@ class DominatingPair(abc.ABC):
         """`P[L = inf]`: the probability of outcomes that only P can produce."""
         return 0.0
 
+    @property
+    def attained(self) -> bool:
+        """Whether some neighbouring inputs have these very laws; otherwise the truth may be anything below."""
+        return True
+
 
 class SampledPair(DominatingPair):
     """A base pair after Poisson sampling, in one direction.
@@ -64,6 +69,10 @@ class SampledPair(DominatingPair):
         self.base = base
         self.sampling_probability = sampling_probability
         self.adding = adding
+
+    @property
+    def attained(self) -> bool:
+        return self.base.attained
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SampledPair) and (self.base, self.sampling_probability, self.adding) == (

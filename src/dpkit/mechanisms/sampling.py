@@ -15,6 +15,7 @@ from dpkit.mechanisms.gaussian import Gaussian
 from dpkit.mechanisms.mixture_of_gaussians import MixtureOfGaussians
 from dpkit.mechanisms.pair import Array, DominatingPair, SampledPair
 from dpkit.mechanisms.replaced_sample import ReplacedSamplePair
+from dpkit.mechanisms.sampled_renyi import SampledRenyi
 from dpkit.numerics.gaussian_mixture import mixture_renyi, replaced_sample_renyi
 from dpkit.relations import NeighboringRelation
 
@@ -75,8 +76,9 @@ class PoissonSampled(Mechanism):
         return NeighboringRelation(relation) is NeighboringRelation.REPLACE_ONE
 
     def dominating_pairs(self, relation: NeighboringRelation) -> tuple[DominatingPair, DominatingPair]:
+        unchanged = self._trivial(relation, "dominating-pair")
         present, absent = self.mechanism.dominating_pairs(relation)
-        if self._trivial(relation, "dominating-pair"):
+        if unchanged:
             return present, absent
         q = self.sampling_probability
         if q == 0:
@@ -106,7 +108,10 @@ class PoissonSampled(Mechanism):
                 return replaced_sample_renyi(orders, 1 / self._sigma, q)
             # Removing is the worse direction at every order (Mironov, Talwar and Zhang 2019, Theorem 5).
             return mixture_renyi(orders, self._sigma, [0.0, 1.0], [1 - q, q], reverse=False)
-        return np.maximum(*(_bounded_renyi(self, orders, pair) for pair in self.dominating_pairs(relation)))
+        if isinstance(self.mechanism, SampledRenyi):
+            # Sampling never hurts (joint quasi-convexity), but a bound on what it does might.
+            return np.minimum(self.mechanism.sampled_rdp(orders, q, relation), self.mechanism.rdp(orders, relation))
+        return np.maximum(*(bounded_renyi(self, orders, pair) for pair in self.dominating_pairs(relation)))
 
     def zcdp(self, relation: NeighboringRelation) -> float:
         # Sampling never hurts (joint quasi-convexity), and for Gaussians no smaller rho holds at every order.
@@ -128,7 +133,7 @@ class PoissonSampled(Mechanism):
         return MixtureOfGaussians(self.mechanism.noise_multiplier, tuple(members.tolist()), tuple(weights))
 
 
-def _bounded_renyi(mechanism: Mechanism, orders: Array, pair: DominatingPair) -> Array:
+def bounded_renyi(mechanism: Mechanism, orders: Array, pair: DominatingPair) -> Array:
     """Renyi divergences of a bounded loss, from a finite law that dominates it: above truth by O(cell^2)."""
     low, high = pair.loss_range
     if pair.infinite_mass:

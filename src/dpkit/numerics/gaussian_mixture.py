@@ -101,7 +101,7 @@ def _integrated(orders: Array, locations: Array, log_weights: Array, reverse: bo
     log_moments = tops + np.log(np.exp(exponents - tops[:, None]).sum(axis=1))
     small = log_moments < 1
     if small.any():
-        log_moments[small] = np.log1p(_excess(log_density, log_ratio, powers[small]).sum(axis=1))
+        log_moments[small] = np.log1p(moment_excess(log_density, log_ratio, powers[small]).sum(axis=1))
     return log_moments / (orders - 1)
 
 
@@ -139,11 +139,11 @@ def _replaced_sample_divergence(order: float, mu: float, q: float) -> float:
         # log(r(x)/r(-x)) through the difference of the two, which keeps its digits where they nearly agree.
         growth = q * math.exp(-mu * mu / 2) * 2 * np.sinh(np.where(near, mu * x, 0.0))
         log_ratio = np.where(near, np.log1p(growth / np.exp(np.where(near, below, 0.0))), above - below)
-        log_moment = math.log1p(float(_excess(log_density, log_ratio, order).sum()))
+        log_moment = math.log1p(float(moment_excess(log_density, log_ratio, order).sum()))
     return min(log_moment / (order - 1), unsampled)
 
 
-def _excess(log_density: Array, log_ratio: Array, power: ArrayLike) -> Array:
+def moment_excess(log_density: Array, log_ratio: Array, power: ArrayLike) -> Array:
     """Terms of E[r^a] - 1 = E[r^a - 1 - a (r - 1)], all non-negative, because E[r] = 1."""
     power = np.asarray(power)
     near = np.abs(power * log_ratio) < 0.5
