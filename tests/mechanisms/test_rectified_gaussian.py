@@ -29,9 +29,13 @@ def test_every_view_is_the_gaussians(relation, sampling_probability):
     orders = [1.5, 8.0, 64.0]
     np.testing.assert_array_equal(box.rdp(orders, relation), line.rdp(orders, relation))
     assert box.zcdp(relation) == line.zcdp(relation)
-    assert box.dominating_pairs(relation) == line.dominating_pairs(relation)
+    for one, other in zip(box.dominating_pairs(relation), line.dominating_pairs(relation), strict=True):
+        assert [one.delta(x) for x in (-1.0, 0.0, 2.0)] == [other.delta(x) for x in (-1.0, 0.0, 2.0)]
     for kind in (PldAccountant, RdpAccountant):
-        assert kind(relation=relation).epsilon(box, delta=1e-5) == kind(relation=relation).epsilon(line, delta=1e-5)
+        bounds = [kind(relation=relation).epsilon(m, delta=1e-5) for m in (box, line)]
+        # From below nothing is known of the box: where it hides nothing at one epsilon, it does at another.
+        assert bounds[0].lower == 0
+        assert bounds[0].upper == pytest.approx(bounds[1].upper, rel=1e-3)
 
 
 def test_the_worst_case_is_attained():

@@ -43,6 +43,15 @@ class GaussianPair(DominatingPair):
 
 
 @dataclasses.dataclass(frozen=True)
+class GaussianBound(GaussianPair):
+    """The same laws where they are more than what is released."""
+
+    @property
+    def attained(self) -> bool:
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
 class Gaussian(Mechanism):
     """Adds N(0, noise_multiplier^2) to every coordinate of a sum of contributions of L2 norm at most 1.
 

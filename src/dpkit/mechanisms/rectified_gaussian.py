@@ -7,10 +7,11 @@ import numpy as np
 from scipy import special
 
 from dpkit.mechanisms.bounded_output import BoundedOutput
-from dpkit.mechanisms.gaussian import Gaussian
-from dpkit.mechanisms.pair import Array
+from dpkit.mechanisms.gaussian import Gaussian, GaussianBound
+from dpkit.mechanisms.pair import Array, DominatingPair
 from dpkit.numerics.bounded_gaussian import rectified_hockey_stick, rectified_renyi
 from dpkit.numerics.restricted_normal import restricted_normal
+from dpkit.relations import NeighboringRelation
 
 if TYPE_CHECKING:
     import jax
@@ -53,6 +54,11 @@ class RectifiedGaussian(BoundedOutput, Gaussian):
 
     def __post_init__(self, bounded: str):
         self._check_box(bounded)
+
+    def dominating_pairs(self, relation: NeighboringRelation) -> tuple[DominatingPair, DominatingPair]:
+        # No two values have the Gaussian's own laws; those that tell as much at one epsilon tell less at others.
+        pair = GaussianBound(self._mu(relation))
+        return pair, pair
 
     def grouped(self, size: int) -> "RectifiedGaussian":
         return RectifiedGaussian(self.noise_multiplier / size, self.lower / size, self.upper / size)

@@ -58,3 +58,12 @@ class ReplacedSamplePair(DominatingPair):
     @property
     def loss_range(self) -> tuple[float, float]:
         return -math.inf, math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplacedSampleBound(ReplacedSamplePair):
+    """The same laws where they are more than what is released."""
+
+    @property
+    def attained(self) -> bool:
+        return False

@@ -14,7 +14,7 @@ from dpkit.mechanisms.finite_pair import IDENTICAL, FinitePair
 from dpkit.mechanisms.gaussian import Gaussian
 from dpkit.mechanisms.mixture_of_gaussians import MixtureOfGaussians
 from dpkit.mechanisms.pair import Array, DominatingPair, SampledPair
-from dpkit.mechanisms.replaced_sample import ReplacedSamplePair
+from dpkit.mechanisms.replaced_sample import ReplacedSampleBound, ReplacedSamplePair
 from dpkit.mechanisms.sampled_renyi import SampledRenyi
 from dpkit.numerics.gaussian_mixture import mixture_renyi, replaced_sample_renyi
 from dpkit.relations import NeighboringRelation
@@ -85,7 +85,8 @@ class PoissonSampled(Mechanism):
             return IDENTICAL, IDENTICAL
         if self._replaces(relation):
             # Without noise the two units' outcomes are apart whenever they are drawn.
-            pair = ReplacedSamplePair(1 / self._sigma, q) if self._sigma else FinitePair((0.0,), (1 - q,), q)
+            kind = ReplacedSamplePair if present.attained else ReplacedSampleBound
+            pair = kind(1 / self._sigma, q) if self._sigma else FinitePair((0.0,), (1 - q,), q)
             return pair, pair
         return SampledPair(present, q, adding=False), SampledPair(absent, q, adding=True)
 

@@ -13,7 +13,7 @@ from dpkit import validation
 from dpkit.mechanisms.bounded_output import BoundedOutput
 from dpkit.mechanisms.envelope import pair_through
 from dpkit.mechanisms.finite_pair import IDENTICAL, FinitePair
-from dpkit.mechanisms.gaussian import GaussianPair
+from dpkit.mechanisms.gaussian import GaussianBound, GaussianPair
 from dpkit.mechanisms.pair import Array, DominatingPair
 from dpkit.mechanisms.sampled_renyi import SampledRenyi
 from dpkit.mechanisms.sampling import PoissonSampled, bounded_renyi
@@ -113,7 +113,7 @@ class TruncatedGaussian(BoundedOutput, SampledRenyi):
         if self.coordinates == 1 and self._width <= _WIDEST and shift * self._width <= _LARGEST_LOSS:
             pair: DominatingPair = _worst_pair(shift, self._width, self._reach)
         else:
-            pair = GaussianPair(NeighboringRelation(relation).sensitivity / self.noise_multiplier)
+            pair = GaussianBound(NeighboringRelation(relation).sensitivity / self.noise_multiplier)
         return pair, pair
 
     def rdp(self, orders: ArrayLike, relation: NeighboringRelation) -> Array:
