@@ -87,7 +87,28 @@ def test_events_survive_the_way_there_and_back(name):
     assert parts(from_event(to_event(mechanism))) == parts(mechanism)
 
 
-@pytest.mark.parametrize("row", **by_name([r for r in ROWS if r.name != "sampled-response"]))
+WITH_EVENT = (
+    mechanisms.Gaussian, mechanisms.Laplace, mechanisms.RandomizedResponse, mechanisms.MixtureOfGaussians,
+    mechanisms.ZeroConcentrated,
+)  # fmt: skip
+
+
+def has_event(row) -> bool:
+    part = next(row.mechanism.parts())[0]
+    return type(part.mechanism if isinstance(part, mechanisms.PoissonSampled) else part) in WITH_EVENT
+
+
+@pytest.mark.parametrize("row", **by_name([r for r in ROWS if not has_event(r) and r.name != "rectified"]))
+def test_mechanisms_without_an_event_are_refused_by_name(row):
+    with pytest.raises(UnsupportedEventError, match=r"dp_accounting has no event"):
+        to_event(row.mechanism)
+
+
+def test_a_rectified_gaussian_is_at_most_the_gaussian_event():
+    assert to_event(mechanisms.RectifiedGaussian(1.0, -9.0, 9.0)) == dp_event.GaussianDpEvent(1.0)
+
+
+@pytest.mark.parametrize("row", **by_name([r for r in ROWS if has_event(r) and r.name != "sampled-response"]))
 def test_every_mechanism_survives_the_way_there_and_back(row):
     run = mechanisms.compose(mechanisms.repeat(row.mechanism, 10**9), row.mechanism)
     assert parts(from_event(to_event(run))) == parts(run)
