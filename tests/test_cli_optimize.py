@@ -108,7 +108,7 @@ def test_out_and_plot(ftrl, tmp_path):
     assert numbers(again)["rmse"] == pytest.approx(found["rmse"], rel=1e-12)
     assert numbers(again)["iterations"] == 0
     onwards = numbers(*FLAGS, "--workload", "momentum:0.5", "--start", tmp_path / "best.npz")
-    assert onwards["rmse"] <= found["rmse"] * (1 + 1e-6)  # norms are read off the matrix anew
+    assert onwards["rmse"] <= found["rmse"]
     assert onwards["iterations"] < found["iterations"]
 
 

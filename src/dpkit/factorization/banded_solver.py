@@ -160,6 +160,11 @@ def solve(
         message = "interrupted; optimize the result to go on"
     found = _strategy(strategy, best)
     verify(found, best.variances, workload, schema)
+    if rows is not None and not isinstance(problem.norms, UnitNorms):
+        # The search starts from norms moved off the boundary; where that cost more than it found, the start is kept.
+        given, loss = getattr(strategy, objective)(workload, schema), getattr(found, objective)(workload, schema)
+        if given < loss:
+            found, gap = strategy, max(0.0, 1 - (1 - gap) * (loss / given) ** 2)
     return Solution(
         strategy=found,
         rmse=found.rmse(workload, schema),
