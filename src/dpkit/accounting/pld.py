@@ -94,9 +94,12 @@ class PldAccountant(PrivacyAccountant):
             upper, tight, note = math.inf if target.delta is not None else 1.0, False, str(error)
         # One direction may be loose where the other is what counts.
         tight = tight or (math.isfinite(upper) and upper - lower <= target.allowed(upper, math.inf))
-        if not attained:
-            lower = 0.0
-        return Bounds(lower, upper) if tight else self._with_renyi(mechanism, target, lower, upper, note)
+        if attained:
+            return Bounds(lower, upper) if tight else self._with_renyi(mechanism, target, lower, upper, note)
+        # The Renyi view may know the mechanism better than a pair that is only a bound on it.
+        reason = "the dominating pair is only a bound" if tight else note
+        found = self._with_renyi(mechanism, target, 0.0, upper, reason)
+        return Bounds(0.0, upper) if tight and found.upper == upper else found
 
     def _with_renyi(self, mechanism: Mechanism, target: Target, lower: float, upper: float, reason: str) -> Bounds:
         """The wide or missing bound, improved by the Renyi one where that exists."""
