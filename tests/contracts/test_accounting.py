@@ -136,7 +136,9 @@ def test_pure_epsilon_is_rounded_outwards(kind, noise_multiplier, count):
 def test_any_pure_mechanism_is_bounded_at_delta_zero():
     for row in WITH_PAIRS:
         for relation in row.relations:
-            most = max(pair.loss_range[1] for pair in row.mechanism.dominating_pairs(relation))
+            pairs = row.mechanism.dominating_pairs(relation)
+            most = max(pair.loss_range[1] for pair in pairs)
             upper = PldAccountant(relation=relation).epsilon(row.mechanism, delta=0.0).upper
-            assert upper >= most
+            # A pair that is only a bound is rounded outwards itself, and the Renyi bound may be the closer one.
+            assert upper >= most * (1 if all(pair.attained for pair in pairs) else 1 - 1e-11)
             assert math.isinf(most) or upper == pytest.approx(most, rel=1e-3)
