@@ -14,7 +14,7 @@ from training.truth import gaussian_epsilon
 
 KEYS = {
     "epsilon", "delta", "accountant", "relation", "unit", "sampling", "iterations", "sampling_probability",
-    "noise_multiplier", "by_accountant", "assumptions", "warnings", "version",
+    "noise_multiplier", "mechanism", "by_accountant", "assumptions", "warnings", "version",
 }  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def test_every_sampler_has_a_row(sampler):
     assert re.search(rf"^\| `{sampler}` \|", README, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("sampler", ["fixed_size", "cyclic_poisson", "balls_in_bins"])
+@pytest.mark.parametrize("sampler", ["cyclic_poisson", "balls_in_bins"])
 def test_samplers_said_to_be_refused_are(sampler, tmp_path):
     assert f"`{sampler}`" in README
     example = (ROOT / "examples" / "mnist_dpsgd.toml").read_text(encoding="utf-8")

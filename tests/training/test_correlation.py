@@ -152,7 +152,7 @@ def test_a_file_is_read_relative_to_the_config_and_accounted_for_this_run(tmp_pa
         ({"strategy__window_scales": True}, 'window_scales = true: does not go with kind = "banded"'),
         ({"strategy__window_scales": 1}, "must be true or false"),
         ({"strategy__objective": "mean"}, "must be one of rmse, max_error"),
-        ({"training__sampling": "poisson", "training__min_sep": None}, "not accounted for under Poisson sampling"),
+        ({"training__sampling": "poisson", "training__min_sep": None}, "not accounted for under random sampling"),
         ({"mechanism__kind": "laplace"}, "only Gaussian noise can be correlated"),
         ({"optimizer__momentum": 1.0}, "optimizer.momentum = 1.0: must be < 1"),
         ({"optimizer__cooldown": 1.5}, "optimizer.cooldown = 1.5: must lie between 0 and 1"),

@@ -191,11 +191,11 @@ def test_stddev_is_in_the_units_of_the_gradient():
     assert unsampled(mechanism__kind="laplace", mechanism__noise_multiplier=3.0).stddev == pytest.approx(math.sqrt(18))
 
 
-def test_with_noise_multiplier_keeps_the_rest():
-    plan = planned().with_noise_multiplier(2.0)
+def test_with_noise_keeps_the_rest():
+    plan = planned().with_noise(2.0)
     assert plan == planned(mechanism__noise_multiplier=2.0)
     with pytest.raises(ConfigError, match=r"mechanism\.noise_multiplier = nan"):
-        plan.with_noise_multiplier(math.nan)
+        plan.with_noise(math.nan)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_assumptions_say_what_dpkit_cannot_see():
 def test_calibrate_finds_the_least_noise(target, steps):
     plan = unsampled(training__epochs=None, training__iterations=steps).calibrate(target)
     assert plan.epsilon().upper <= target
-    assert plan.with_noise_multiplier(plan.noise_multiplier - 1e-3).epsilon().upper > target
+    assert plan.with_noise(plan.noise_multiplier - 1e-3).epsilon().upper > target
     # The closed form: this much noise is enough, and 1 % less is too little.
     assert gaussian_epsilon(math.sqrt(steps) / plan.noise_multiplier, 1e-5) <= target
     assert gaussian_epsilon(math.sqrt(steps) / (plan.noise_multiplier * 0.99), 1e-5) > target * 0.999
@@ -243,14 +243,14 @@ def test_calibrate_needs_noise_to_choose():
     declared = unsampled(
         mechanism__kind="zcdp", mechanism__noise_multiplier=None, mechanism__rho=1, privacy__accountant="rdp"
     )
-    with pytest.raises(ConfigError, match="no noise to calibrate"):
+    with pytest.raises(ConfigError, match="no noise to choose"):
         declared.calibrate(1.0)
 
 
 def test_calibrate_finds_the_least_noise_of_a_sampled_run():
     plan = planned(training__epochs=1, training__batch_size=600).calibrate(2.0)
     assert plan.epsilon().upper <= 2
-    assert plan.with_noise_multiplier(plan.noise_multiplier - 1e-3).epsilon().upper > 2
+    assert plan.with_noise(plan.noise_multiplier - 1e-3).epsilon().upper > 2
     assert plan.iterations == 100
 
 

@@ -54,9 +54,10 @@ def calibrate(
     accountant: AccountantOption = None,
     relation: RelationOption = None,
 ) -> None:
-    """The least noise multiplier that keeps a run within an epsilon.
+    """The least noise that keeps a run within an epsilon.
 
-    The config's own noise_multiplier is ignored. Paste the printed one into the config unrounded.
+    The config's own is ignored. Paste the printed one into the config unrounded. For most mechanisms it is the
+    noise_multiplier; the output names the key.
 
     \b
     Example:

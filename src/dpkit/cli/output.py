@@ -116,8 +116,6 @@ def _settings(summary: Summary) -> list[tuple[str, str]]:
     probability = "no amplification claimed"
     if plan.sampling_probability is not None:
         probability = f"{plan.sampling_probability:.6g} = {config.training.batch_size:,} / {config.data.population:,}"
-    rho = config.mechanism.rho
-    noise = f"{plan.noise_multiplier}" if rho is None else f"not used; rho = {rho} per step"
     rows = [
         ("delta", f"{plan.delta:g}"),
         ("relation", str(plan.relation)),
@@ -127,7 +125,7 @@ def _settings(summary: Summary) -> list[tuple[str, str]]:
         ("iterations", f"{plan.iterations:,} ({plan.iterations_rule})"),
         ("mechanism", config.mechanism.kind),
         *([("noise correlated by", config.strategy.name)] if config.correlated else []),
-        ("noise multiplier", noise),
+        *((key.replace("_", " "), f"{value}") for key, value in config.mechanism.numbers.items()),
     ]
     if plan.participations is not None:
         rows.insert(6, (f"steps per {plan.unit}", f"at most {plan.participations:,}"))

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 from dpkit.relations import NeighboringRelation
+from dpkit.training import releases
 from dpkit.training.config import TrainingConfig
+from dpkit.training.kinds import KINDS
 from dpkit.training.participation import participations, passes, plain, sampling_probability
 
 _SMALL_NOISE = 0.2
@@ -17,7 +19,7 @@ _RUN = (
 
 def assumptions(config: TrainingConfig) -> tuple[str, ...]:
     """Everything the guarantee depends on that dpkit cannot see, most often violated first."""
-    return (*_sampling(config), *_release(config), *_contribution(config), *_RUN)
+    return (*_sampling(config), *releases.release(config), *releases.contribution(config), *_RUN)
 
 
 def plural(config: TrainingConfig) -> str:
@@ -32,6 +34,14 @@ def times(count: int) -> str:
 def _sampling(config: TrainingConfig) -> Iterator[str]:
     training, unit = config.training, config.data.unit
     count = participations(config)
+    if training.sampling == "fixed_size":
+        yield (
+            f"Every step draws {training.batch_size:,} of the {config.data.population:,} {plural(config)} afresh, each "
+            "set of so many with the same probability, independently of all other steps. Shuffled batches do not "
+            "qualify."
+        )
+        yield f"Nobody learns which {plural(config)} a batch held, except through the noisy output."
+        return
     if count is None:
         yield (
             f"Every step draws a fresh Poisson sample: each {unit} joins independently of all others and of all other "
@@ -65,71 +75,6 @@ def _sampling(config: TrainingConfig) -> Iterator[str]:
         )
 
 
-def _release(config: TrainingConfig) -> Iterator[str]:
-    mechanism, unit = config.mechanism, config.data.unit
-    if mechanism.kind == "zcdp":
-        yield (
-            f"Each step is {mechanism.rho}-zCDP for one {unit} under {config.privacy.relation}, as its authors "
-            "proved; dpkit takes their word for it."
-        )
-        return
-    if config.correlated:
-        yield from _correlated_release(config)
-        return
-    scale = "standard deviation" if mechanism.kind == "gaussian" else "scale"
-    bound = "the clip norm" if mechanism.l2_clip_norm is None else f"the clip norm {mechanism.l2_clip_norm}"
-    fresh = f"fresh {mechanism.kind.capitalize()} noise of {scale} {mechanism.noise_multiplier} times {bound}"
-    if config.training.sampling == "poisson":
-        yield (
-            f"Every step adds {fresh} to the sum of the clipped contributions, and then divides, if at all, by the "
-            f"expected batch size {config.training.batch_size:,}, never by the number that happened to be drawn; an "
-            "empty batch still releases noise."
-        )
-    else:
-        yield f"Every step adds {fresh} to the sum of the clipped contributions, and divides, if at all, by a constant."
-    if mechanism.kind == "laplace":
-        yield "The noisy sum is a single number: several coordinates would need an L1 bound and another analysis."
-    yield (
-        "Noise is independent between steps and coordinates, its random seed stays secret, and it is real-valued: what "
-        "floating-point samplers leak is not covered."
-    )
-
-
-def _correlated_release(config: TrainingConfig) -> Iterator[str]:
-    mechanism = config.mechanism
-    bound = "the clip norm" if mechanism.l2_clip_norm is None else f"the clip norm {mechanism.l2_clip_norm}"
-    yield (
-        f"The noise of step t is row t of C^-1 Z, for the matrix C of the strategy {config.strategy.name} and "
-        f"Gaussian Z of standard deviation {mechanism.noise_multiplier} times {bound} times the sensitivity of C under "
-        "this participation; it is added to the sum of the clipped contributions, which is divided, if at all, by a "
-        "constant."
-    )
-    yield (
-        "Z is independent between steps and coordinates, its random seed stays secret, and a step that is run again "
-        "after a restart repeats its noise and its contributions exactly; Z is real-valued: what floating-point "
-        "samplers leak is not covered."
-    )
-
-
-def _contribution(config: TrainingConfig) -> Iterator[str]:
-    if config.mechanism.kind == "zcdp":
-        return
-    unit, clip = config.data.unit, config.mechanism.l2_clip_norm
-    size = "size" if config.mechanism.kind == "laplace" else "L2 norm"
-    bound = "the clip norm" if clip is None else f"the clip norm {clip}"
-    if unit == "example":
-        yield f"Each example's contribution to a step is clipped by itself to {size} at most {bound}."
-    else:
-        yield (
-            f"All data of a {unit} in a step form one contribution, clipped to {size} at most {bound}, and no two "
-            f"{unit}s share data."
-        )
-    yield (
-        f"No contribution depends on other {unit}s except through noisy outputs (batch normalization, for instance, "
-        "breaks this)."
-    )
-
-
 def warnings(config: TrainingConfig) -> tuple[str, ...]:
     """What the reader of any number about this run must know."""
     return tuple(_warnings(config))
@@ -142,6 +87,7 @@ def _warnings(config: TrainingConfig) -> Iterator[str]:
             f"delta = {delta:g} is not below 1/{population:,} = {1 / population:.2g}: publishing one random "
             f"{config.data.unit} in full would satisfy such a guarantee. Choose a delta well below that."
         )
+    yield from KINDS[config.mechanism.kind].cautions(dict(config.mechanism))
     noise = config.mechanism.noise_multiplier
     if noise == 0:
         yield "noise_multiplier = 0 adds no noise, and so protects nobody."

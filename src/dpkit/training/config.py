@@ -12,6 +12,7 @@ from pydantic import Field
 
 from dpkit.training import fields, sections
 from dpkit.training.contradictions import contradictions
+from dpkit.training.kinds import KINDS
 from dpkit.training.problems import ABSENT, ConfigError, Problem, as_toml, nearest
 
 
@@ -91,13 +92,17 @@ class TrainingConfig(sections.Section):
             )
         return self._with("privacy", changed)
 
-    def with_noise_multiplier(self, noise_multiplier: float) -> "TrainingConfig":
-        """This config with another noise multiplier.
+    def with_noise(self, amount: float) -> "TrainingConfig":
+        """This config with another amount of noise, from 0 to infinity, in the key that is the kind's own.
 
         Raises:
-            ConfigError: it is negative or not finite, or the mechanism has none.
+            ConfigError: the amount is negative or not finite, or the mechanism has no such key.
         """
-        return self._with("mechanism", {"noise_multiplier": noise_multiplier})
+        kind = KINDS[self.mechanism.kind]
+        if kind.noise is None:
+            fault, remedy = "there is no noise to choose", 'describe the mechanism, for instance kind = "gaussian"'
+            raise ConfigError([Problem("mechanism.kind", self.mechanism.kind, fault, remedy)])
+        return self._with("mechanism", {kind.noise: kind.of_noise(amount)})
 
     def _with(self, table: str, changed: Mapping[str, Any]) -> "TrainingConfig":
         tables = self.tables()

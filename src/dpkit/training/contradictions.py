@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dpkit.training.problems import ABSENT, Problem
+from dpkit.relations import NeighboringRelation
+from dpkit.training.kinds import KINDS
+from dpkit.training.problems import ABSENT, Problem, as_toml
+from dpkit.training.sections import MechanismSection
 
 
 def contradictions(valid: Mapping[str, Any], present: set[str]) -> list[Problem]:
@@ -50,12 +53,18 @@ def _steps(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
     if sampling is None:
         return
     if "training.batch_size" not in present:
-        if sampling in ("poisson", "shuffle"):
+        if sampling in ("poisson", "shuffle", "fixed_size"):
             fault = f'missing, and sampling = "{sampling}" needs it'
-            yield Problem("training.batch_size", ABSENT, fault, "write batch_size = 256 (its expected size)")
+            remedy = "write batch_size = 256" + (" (its expected size)" if sampling == "poisson" else "")
+            yield Problem("training.batch_size", ABSENT, fault, remedy)
         elif sampling == "min_sep" and epochs and not iterations:
             fault = "missing, and epochs cannot be turned into steps without it"
             yield Problem("training.batch_size", ABSENT, fault, "write batch_size = 256, or iterations for epochs")
+    relation = valid.get("privacy.relation", NeighboringRelation.REPLACE_ONE)
+    if sampling == "fixed_size" and relation is not NeighboringRelation.REPLACE_ONE:
+        # Where a unit is removed another one takes its place in the sample.
+        fault = "samples of a fixed size are accounted for only where a unit is replaced by another"
+        yield Problem("privacy.relation", str(relation), fault, 'write relation = "replace_one"')
     if sampling == "min_sep":
         if "training.min_sep" not in present:
             remedy = "write min_sep = 342 (least number of steps from one participation to the next)"
@@ -71,13 +80,25 @@ def _mechanism(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]
     kind = valid.get("mechanism.kind")
     if kind is None:
         return
-    wanted, other = ("rho", "noise_multiplier") if kind == "zcdp" else ("noise_multiplier", "rho")
-    if f"mechanism.{wanted}" not in present:
-        example = "rho = 0.81" if wanted == "rho" else "noise_multiplier = 1.1"
-        yield Problem(f"mechanism.{wanted}", ABSENT, f'missing, and kind = "{kind}" needs it', f"write {example}")
-    if f"mechanism.{other}" in valid:
-        value = valid[f"mechanism.{other}"]
-        yield Problem(f"mechanism.{other}", value, f'does not go with kind = "{kind}"', f"write {wanted} instead")
+    own = KINDS[kind]
+    missing = [key for key in own.needed if f"mechanism.{key}" not in present]
+    table = {key.removeprefix("mechanism."): value for key, value in valid.items() if key.startswith("mechanism.")}
+    for key in missing:
+        examples = MechanismSection.model_fields[key].examples or [""]
+        remedy = f"write {key} = {as_toml(examples[0])}"
+        yield Problem(f"mechanism.{key}", ABSENT, f'missing, and kind = "{kind}" needs it', remedy)
+    for key in sorted(set(table) - {"kind", *own.keys}):
+        remedy = f"the keys of this kind are {', '.join(own.keys)}"
+        yield Problem(f"mechanism.{key}", table[key], f'does not go with kind = "{kind}"', remedy)
+    if all(key in table for key in own.needed):
+        try:
+            own.mechanism(table)
+        except ValueError as error:
+            yield Problem("mechanism", ABSENT, str(error), "correct the key it names")
+    yield from _accountant(valid, present, kind)
+
+
+def _accountant(valid: Mapping[str, Any], present: set[str], kind: str) -> Iterator[Problem]:
     accountant = valid.get("privacy.accountant", "pld" if "privacy.accountant" not in present else None)
     if kind == "zcdp" and accountant == "pld":
         fault = 'no privacy loss distribution follows from kind = "zcdp"'
@@ -128,10 +149,10 @@ _EXAMPLES = {"num_bands": 32, "num_buffers": 3}
 def _correlated_run(valid: Mapping[str, Any]) -> Iterator[Problem]:
     """What correlated noise asks of the other tables."""
     sampling, mechanism = valid.get("training.sampling"), valid.get("mechanism.kind")
-    if sampling == "poisson":
-        fault = "correlated noise is not accounted for under Poisson sampling"
+    if sampling in ("poisson", "fixed_size"):
+        fault = "correlated noise is not accounted for under random sampling"
         remedy = 'write sampling = "min_sep" if the code enforces it, or remove [strategy]'
         yield Problem("training.sampling", sampling, fault, remedy)
-    if mechanism in ("laplace", "zcdp"):
+    if mechanism not in ("gaussian", None):
         fault = "only Gaussian noise can be correlated by a [strategy]"
         yield Problem("mechanism.kind", mechanism, fault, 'write kind = "gaussian", or remove [strategy]')

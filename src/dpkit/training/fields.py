@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, InstanceOf
 
 from dpkit.relations import NeighboringRelation
+from dpkit.training.kinds import KINDS
 from dpkit.training.problems import nearest
 
 # Beyond this a count of people or steps is a typing error, and float64 no longer holds it.
 _LARGEST_COUNT = 2**53
 
 UNITS = ("example", "user", "device", "provider")
-KINDS = ("gaussian", "laplace", "zcdp")
 STRATEGIES = (
     "identity",
     "tree",
@@ -29,12 +29,9 @@ STRATEGIES = (
     "dense",
 )
 ACCOUNTANTS = ("pld", "rdp", "zcdp")
-SAMPLERS = ("poisson", "shuffle", "full_batch", "min_sep")
+SAMPLERS = ("poisson", "fixed_size", "shuffle", "full_batch", "min_sep")
 # Samplers whose amplification is not accounted for yet, with the choice that stays sound for each.
 UNSUPPORTED_SAMPLERS = {
-    # A removed unit is replaced in its batch by another, so without amplification only these relations move one unit.
-    "fixed_size": 'sample with sampling = "poisson" in the code as well, or claim no amplification: sampling = '
-    '"full_batch" with relation = "replace_special" or "replace_one"',
     "cyclic_poisson": 'claim no amplification: sampling = "min_sep" with min_sep set to the number of groups',
     "balls_in_bins": 'claim no amplification: sampling = "min_sep" with min_sep set to the number of bins',
 }
@@ -65,6 +62,12 @@ def positive(value: Any) -> float:
     if number <= 0:
         raise ValueError("must be > 0")
     return number
+
+
+def interval(value: Any) -> tuple[float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("must be a list of two numbers")
+    return finite(value[0]), finite(value[1])
 
 
 def switch(value: Any) -> bool:
@@ -151,12 +154,14 @@ Whole = Annotated[int, BeforeValidator(whole)]
 Exact = Annotated[InstanceOf[Fraction], BeforeValidator(exact)]
 Positive = Annotated[float, BeforeValidator(positive)]
 NonNegative = Annotated[float, BeforeValidator(non_negative)]
+Real = Annotated[float, BeforeValidator(finite)]
+Interval = Annotated[tuple[float, float], BeforeValidator(interval)]
 Delta = Annotated[float, BeforeValidator(open_probability)]
 Momentum = Annotated[float, BeforeValidator(momentum)]
 Share = Annotated[float, BeforeValidator(share)]
 Text = Annotated[str, BeforeValidator(free_text)]
 Unit = Annotated[str, BeforeValidator(one_of(UNITS))]
-Kind = Annotated[str, BeforeValidator(one_of(KINDS))]
+Kind = Annotated[str, BeforeValidator(one_of(tuple(KINDS)))]
 Switch = Annotated[bool, BeforeValidator(switch)]
 Strategy = Annotated[str, BeforeValidator(one_of(STRATEGIES))]
 ColumnNorms = Annotated[str, BeforeValidator(one_of(("optimal", "equal")))]

@@ -9,9 +9,9 @@ from dpkit.training.config import TrainingConfig
 
 
 def participations(config: TrainingConfig) -> int | None:
-    """Most steps that one unit is in; None under Poisson sampling, where it may be any number."""
+    """Most steps that one unit is in; None under random sampling, where it may be any number."""
     training = config.training
-    if training.sampling == "poisson":
+    if training.sampling in ("poisson", "fixed_size"):
         return None
     if training.sampling == "full_batch":
         return config.iterations
@@ -30,7 +30,7 @@ def passes(config: TrainingConfig) -> int:
 
 
 def sampling_probability(config: TrainingConfig) -> float:
-    """Probability with which Poisson sampling of the configured batch size includes a unit in a step."""
+    """Probability with which random sampling of the configured batch size includes a unit in a step."""
     return cast(int, config.training.batch_size) / config.data.population
 
 

@@ -11,6 +11,7 @@ from dpkit.mechanisms import Mechanism, UnsupportedViewError
 from dpkit.relations import NeighboringRelation
 from dpkit.training import assumptions, participation
 from dpkit.training.config import TrainingConfig
+from dpkit.training.kinds import KINDS
 from dpkit.training.problems import ABSENT, ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ class TrainingPlan:
         mechanism: the whole run as one unit sees it.
         iterations: number of steps.
         iterations_rule: how that number came about.
-        sampling_probability: of Poisson sampling; None where no amplification by sampling is claimed.
-        participations: most steps one unit is in; None under Poisson sampling, where any number is possible.
+        sampling_probability: that of a unit to be in a step; None where no amplification by sampling is claimed.
+        participations: most steps one unit is in; None under random sampling, where any number is possible.
         noise_multiplier: noise over the clip norm, or over the clip norm times the sensitivity of the strategy where
-            the noise is correlated; None where only a rho is declared.
+            the noise is correlated; None where the mechanism has another measure of it.
         relation: when two data sets are neighbours.
         delta: of the guarantee.
         unit: who is protected.
@@ -78,7 +79,7 @@ class TrainingPlan:
         multiplier times the clip norm times the sensitivity of C under the run's participation schema.
         """
         clip = self.config.mechanism.l2_clip_norm
-        if clip is None or self.noise_multiplier is None:
+        if clip is None or self.noise_multiplier is None or self.config.mechanism.kind == "truncated_gaussian":
             return None
         if self.config.correlated:
             from dpkit.training import correlation
@@ -170,19 +171,19 @@ class TrainingPlan:
             or self.config.privacy.accountant == "zcdp"
         ):
             return None
-        step = mechanisms.PoissonSampled(_base(self.config), participation.sampling_probability(self.config))
+        step = mechanisms.PoissonSampled(_step(self.config), participation.sampling_probability(self.config))
         try:
             return self.accountant().epsilon(mechanisms.repeat(step, self.iterations), delta=self.delta)
         except UnsupportedViewError:
             return None
 
-    def with_noise_multiplier(self, noise_multiplier: float) -> "TrainingPlan":
-        """The same run with another amount of noise.
+    def with_noise(self, amount: float) -> "TrainingPlan":
+        """The same run with another amount of noise: the noise multiplier, or what the mechanism has in its place.
 
         Raises:
             ConfigError: it is negative or not finite, or the config declares a rho instead.
         """
-        return plan(self.config.with_noise_multiplier(noise_multiplier))
+        return plan(self.config.with_noise(amount))
 
     def calibrate(self, target_epsilon: float, target_delta: float | None = None) -> "TrainingPlan":
         """The same run with the least noise whose certified upper epsilon is at most the target.
@@ -192,26 +193,23 @@ class TrainingPlan:
             ValueError: no amount of noise is enough, or the target is not a positive number.
             UnsupportedViewError: nothing is proved for this run in the config's accountant's terms.
         """
-        if self.noise_multiplier is None:
-            fault, remedy = "there is no noise to calibrate", 'describe the mechanism, for instance kind = "gaussian"'
-            raise ConfigError([Problem("mechanism.kind", self.config.mechanism.kind, fault, remedy)])
         delta = self.delta if target_delta is None else target_delta
-        noise_multiplier = accounting.calibrate(
-            lambda noise: self.with_noise_multiplier(noise).mechanism,
+        amount = accounting.calibrate(
+            lambda noise: self.with_noise(noise).mechanism,
             self.accountant(),
             target_epsilon=target_epsilon,
             target_delta=delta,
         )
-        return plan(self.config.override(delta=delta).with_noise_multiplier(noise_multiplier))
+        return plan(self.config.override(delta=delta).with_noise(amount))
 
 
 def plan(config: TrainingConfig) -> TrainingPlan:
     """Derives the run that `config` describes.
 
-    Amplification by sampling is claimed only for `sampling = "poisson"`, the sampler it is proved for. Under `shuffle`
-    and `min_sep` each unit is charged for every step it may take part in, under `full_batch` for every step. With a
-    `[strategy]` the whole run is one Gaussian mechanism: C G plus noise, also where contributions react to past outputs
-    (Denisov et al. 2022).
+    Amplification by sampling is claimed only for `poisson` and `fixed_size` sampling, for which it is proved. Under
+    `shuffle` and `min_sep` each unit is charged for every step it may take part in, under `full_batch` for every step.
+    With a `[strategy]` the whole run is one Gaussian mechanism: C G plus noise, also where contributions react to past
+    outputs (Denisov et al. 2022).
 
     >>> from dpkit import training
     >>> run = training.plan(training.TrainingConfig.parse({
@@ -223,11 +221,15 @@ def plan(config: TrainingConfig) -> TrainingPlan:
     >>> run.participations, run.sampling_probability, run.stddev
     (3, None, 2.0)
     """
-    step, count = _base(config), participation.participations(config)
+    step, count = _step(config), participation.participations(config)
     probability = None
     if count is None:
         probability = participation.sampling_probability(config)
-        step = mechanisms.PoissonSampled(step, probability)
+        if config.training.sampling == "poisson":
+            step = mechanisms.PoissonSampled(step, probability)
+        else:
+            batch_size = cast(int, config.training.batch_size)
+            step = mechanisms.FixedSizeSampled(step, batch_size, config.data.population)
     mechanism = step if config.correlated else mechanisms.repeat(step, config.iterations if count is None else count)
     return TrainingPlan(
         config=config,
@@ -245,10 +247,6 @@ def plan(config: TrainingConfig) -> TrainingPlan:
     )
 
 
-def _base(config: TrainingConfig) -> Mechanism:
+def _step(config: TrainingConfig) -> Mechanism:
     """One step as a unit that takes part in it sees it."""
-    # A valid config has the number its kind needs; the mechanisms refuse None.
-    if config.mechanism.kind == "zcdp":
-        return mechanisms.ZeroConcentrated(cast(float, config.mechanism.rho))
-    kind = mechanisms.Gaussian if config.mechanism.kind == "gaussian" else mechanisms.Laplace
-    return kind(cast(float, config.mechanism.noise_multiplier))
+    return KINDS[config.mechanism.kind].mechanism(dict(config.mechanism))

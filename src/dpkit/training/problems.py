@@ -68,6 +68,8 @@ def as_toml(value: Any) -> str:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name that `name` was probably meant to be."""
-    close = difflib.get_close_matches(name.lower(), list(valid), n=1, cutoff=0.6)
+    """The valid name that `name` was probably meant to be: one that it begins, or one that is spelled much like it."""
+    valid = list(valid)
+    begun = [full for full in valid if name and full.startswith(name.lower())]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(name.lower(), valid, n=1, cutoff=0.6)
     return close[0] if close else None

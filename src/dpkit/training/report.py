@@ -10,6 +10,8 @@ import dpkit
 from dpkit import accounting
 from dpkit.accounting.base import Bounds
 from dpkit.relations import NeighboringRelation
+from dpkit.training import releases
+from dpkit.training.kinds import KINDS
 from dpkit.training.plan import TrainingPlan
 from dpkit.training.problems import as_toml
 from dpkit.training.sections import ReportSection
@@ -140,16 +142,12 @@ def _told(plan: TrainingPlan, key: str, label: str) -> ReportField:
 
 def _definition(plan: TrainingPlan) -> tuple[ReportField, ...]:
     config, unit = plan.config, plan.unit
-    clip = config.mechanism.l2_clip_norm
     how_often = (
         f"any number of the {plan.iterations:,} steps, each with probability {plan.sampling_probability:.6g}"
         if plan.participations is None
         else f"at most {plan.participations:,} of the {plan.iterations:,} steps"
     )
-    if plan.noise_multiplier is None:
-        how_much: tuple[str, ...] = (f"{how_often}; as much per step as its rho was proved for",)
-    else:
-        how_much = () if clip is None else (f"{how_often}; norm at most {clip} per step",)
+    bound = _bound(plan)
     return (
         _told(plan, "data_accesses", "Data accesses covered"),
         _told(plan, "output", "What is released"),
@@ -157,14 +155,27 @@ def _definition(plan: TrainingPlan) -> tuple[ReportField, ...]:
         ReportField("unit", "Privacy unit", (f"{unit} ({config.data.population:,} of them)",)),
         _told(plan, "contribution", f"What one {unit} is"),
         ReportField(
-            "contribution_bound", "Contribution bound", how_much, "write mechanism.l2_clip_norm = 1.0 in the config"
+            "contribution_bound",
+            "Contribution bound",
+            (f"{how_often}; {bound}",) if bound else (),
+            "write mechanism.l2_clip_norm = 1.0 in the config",
         ),
         ReportField("relation", "Neighbouring data sets", (f"{plan.relation}: {_RELATIONS[plan.relation]}",)),
     )
 
 
+def _bound(plan: TrainingPlan) -> str:
+    """The most that one unit contributes to a step; empty where the config does not say."""
+    mechanism = plan.config.mechanism
+    if mechanism.kind == "zcdp":
+        return "as much per step as its rho was proved for"
+    if "l2_clip_norm" not in KINDS[mechanism.kind].keys:
+        return releases.limit(plan.config)
+    return "" if mechanism.l2_clip_norm is None else f"norm at most {mechanism.l2_clip_norm} per step"
+
+
 def _covered(plan: TrainingPlan) -> str:
-    if plan.noise_multiplier is None:
+    if plan.config.mechanism.kind == "zcdp":
         return "everything the declared mechanism releases"
     return "every step's noisy output, hence every checkpoint and the final model"
 
@@ -214,24 +225,13 @@ def _accounting(plan: TrainingPlan) -> tuple[ReportField, ...]:
 
 def _parameters(plan: TrainingPlan) -> tuple[ReportField, ...]:
     config = plan.config
-    clip, batch = config.mechanism.l2_clip_norm, config.training.batch_size
+    batch = config.training.batch_size
     found = [ReportField("mechanism", "Mechanism", (config.mechanism.kind,))]
     if config.correlated:
         found.append(ReportField("strategy", "Noise correlated by", (config.strategy.name,)))
-    if plan.noise_multiplier is None:
-        found.append(ReportField("step_rho", "rho of one step", (f"{config.mechanism.rho}",)))
-    else:
-        where = "before the noise is correlated" if config.correlated else "in the sum"
-        stddev = "" if plan.stddev is None else f" (standard deviation {plan.stddev:g} {where})"
-        found += [
-            ReportField("noise_multiplier", "Noise multiplier", (f"{plan.noise_multiplier!r}{stddev}",)),
-            ReportField(
-                "l2_clip_norm",
-                "Clip norm",
-                () if clip is None else (f"{clip}",),
-                "write mechanism.l2_clip_norm = 1.0 in the config",
-            ),
-        ]
+    kind = KINDS[config.mechanism.kind]
+    # What a declared rho was proved for is not ours to ask.
+    found += [_number(plan, key) for key in (kind.needed if kind.noise is None else kind.keys)]
     sampled = "none claimed" if plan.sampling_probability is None else f"{plan.sampling_probability:.6g}"
     return (
         *found,
@@ -245,6 +245,20 @@ def _parameters(plan: TrainingPlan) -> tuple[ReportField, ...]:
             ("any number" if plan.participations is None else f"at most {plan.participations:,}",),
         ),
     )
+
+
+def _number(plan: TrainingPlan, key: str) -> ReportField:
+    """One number of the mechanism."""
+    value = getattr(plan.config.mechanism, key)
+    if key == "rho":
+        return ReportField("step_rho", "rho of one step", (f"{value}",))
+    if key == "noise_multiplier":
+        where = "before the noise is correlated" if plan.config.correlated else "in the sum"
+        stddev = "" if plan.stddev is None else f" (standard deviation {plan.stddev:g} {where})"
+        return ReportField(key, "Noise multiplier", (f"{value!r}{stddev}",))
+    label = "Clip norm" if key == "l2_clip_norm" else key.replace("_", " ").capitalize()
+    said = "its default" if value is None and key != "l2_clip_norm" else value
+    return ReportField(key, label, () if said is None else (f"{said}",), f"write mechanism.{key} = 1.0 in the config")
 
 
 def _not_guaranteed(summary: Summary) -> tuple[tuple[str, tuple[ReportField, ...]], ...]:

@@ -1,9 +1,12 @@
 """The tables of a training config: their keys, what each may be, and what it means."""
 
+from typing import Any
+
 import pydantic
 from pydantic import Field
 
 from dpkit.training import fields
+from dpkit.training.kinds import KINDS
 
 
 class Section(pydantic.BaseModel):
@@ -27,7 +30,7 @@ class TrainingSection(Section):
     """`[training]`: how often, and how, units take part."""
 
     sampling: fields.Sampler = Field(
-        description="how batches are drawn: poisson, shuffle, full_batch or min_sep", examples=["poisson"]
+        description="how batches are drawn: poisson, fixed_size, shuffle, full_batch or min_sep", examples=["poisson"]
     )
     batch_size: fields.Whole | None = Field(default=None, description="expected under Poisson sampling", examples=[256])
     iterations: fields.Whole | None = Field(default=None, description="how many steps are run", examples=[14_063])
@@ -39,9 +42,12 @@ class TrainingSection(Section):
 
 
 class MechanismSection(Section):
-    """`[mechanism]`: what each step adds."""
+    """`[mechanism]`: what each step adds, or how its contributions are reported.
 
-    kind: fields.Kind = Field(description="gaussian, laplace or zcdp", examples=["gaussian"])
+    Which keys a kind has is in `dpkit.training.kinds`; they are the arguments of its class in `dpkit.mechanisms`.
+    """
+
+    kind: fields.Kind = Field(description=", ".join(KINDS), examples=["gaussian"])
     noise_multiplier: fields.NonNegative | None = Field(
         None, description="noise standard deviation (Laplace: scale) over the clip norm", examples=[1.1]
     )
@@ -49,6 +55,62 @@ class MechanismSection(Section):
         None, description="largest norm of one unit's contribution", examples=[1.0]
     )
     rho: fields.NonNegative | None = Field(default=None, description="the proved zCDP of one step", examples=[0.81])
+    lower: fields.Real | None = Field(default=None, description="low end of the box, over the clip norm", examples=[-2])
+    upper: fields.Real | None = Field(default=None, description="high end of the box, over the clip norm", examples=[2])
+    coordinates: fields.Whole | None = Field(
+        default=None, description="of the sum, to each of which a unit adds at most 1/sqrt(coordinates)", examples=[100]
+    )
+    value_range: fields.Interval | None = Field(
+        default=None, description="public bounds on every coordinate of the sum, over the clip norm", examples=[[0, 1]]
+    )
+    keep_probability: fields.NonNegative | None = Field(
+        default=None, description="of each level, or of each coordinate", examples=[0.1]
+    )
+    linf_clip: fields.Positive | None = Field(
+        default=None, description="largest entry of a contribution, over the clip norm", examples=[0.05]
+    )
+    sigma: fields.Positive | None = Field(
+        default=None, description="scale of the noise in units of the integers", examples=[50.0]
+    )
+    local_sigma: fields.Positive | None = Field(
+        default=None, description="scale of one client's noise in units of the integers", examples=[5.0]
+    )
+    num_shares: fields.Whole | None = Field(
+        default=None, description="clients whose noise is in the sum", examples=[100]
+    )
+    variance: fields.Positive | None = Field(
+        default=None, description="of the noise in squared units of the integers", examples=[2500.0]
+    )
+    l2_sensitivity: fields.Positive | None = Field(
+        default=None, description="largest L2 norm of one unit's integer vector, rounding included", examples=[60.0]
+    )
+    levels: fields.Whole | None = Field(default=None, description="levels that numbers are rounded to", examples=[16])
+    margin: fields.Positive | None = Field(
+        default=None, description="from the largest number to the outermost level", examples=[1.0]
+    )
+    trials: fields.Whole | None = Field(default=None, description="coins per number", examples=[16])
+    theta: fields.Positive | None = Field(
+        default=None, description="bias of the coins at the largest number, below 1/2", examples=[0.25]
+    )
+    clip: fields.Positive | None = Field(
+        default=None, description="largest absolute number that is reported", examples=[1.0]
+    )
+    clients: fields.Whole | None = Field(
+        default=None, description="whose reports are added up before anyone sees them", examples=[100]
+    )
+    noise_parameter: fields.Share | None = Field(
+        default=None, description="probability of reporting a bucket at random", examples=[0.5]
+    )
+    num_buckets: fields.Whole | None = Field(default=None, description="of randomized response", examples=[2])
+    dimension: fields.Whole | None = Field(
+        default=None, description="numbers in one unit's contribution", examples=[1_000]
+    )
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What its privacy depends on, as far as it was given."""
+        kind = KINDS[self.kind]
+        return {key: value for key in (*kind.needed, *kind.optional) if (value := getattr(self, key)) is not None}
 
 
 class PrivacySection(Section):

@@ -55,6 +55,7 @@ class Summary:
             "iterations": plan.iterations,
             "sampling_probability": plan.sampling_probability,
             "noise_multiplier": plan.noise_multiplier,
+            "mechanism": plan.config.tables()["mechanism"],
             "by_accountant": {name: _bounds(name, bounds) for name, bounds in self.by_accountant.items()},
             "assumptions": list(plan.assumptions),
             "warnings": list(self.warnings),
@@ -73,7 +74,7 @@ class Summary:
             NeighboringRelation.REPLACE_SPECIAL: f"any one {unit}'s data is there or is blanked out",
         }[plan.relation]
         factor = f"e^{rounded_up(upper)}" + (f" (= {rounded_up(math.exp(upper), 3)})" if upper < 20 else "")
-        released = "everything released" if plan.noise_multiplier is None else "the noisy output of every step"
+        released = "everything released" if plan.config.mechanism.kind == "zcdp" else "the noisy output of every step"
         return (
             f"Whoever sees {released}, even knowing all other {unit}s, learns almost the same whether {change}: the "
             f"probability of any conclusion changes by at most a factor {factor}, plus at most {plan.delta:g}."
