@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dpkit import factorization as fz
-from dpkit.factorization.banded_problem import Problem, preconditioner, toeplitz_start
+from dpkit.factorization.banded_preconditioner import preconditioner
+from dpkit.factorization.banded_problem import Problem, toeplitz_start
 from dpkit.factorization.column_norms import norm_set
 
 
@@ -26,6 +27,29 @@ def test_a_preconditioner_is_positive_definite_and_symmetric(schema, order):
         u, v = (np.where(free, rng.normal(size=len(x)), 0) for _ in range(2))
         assert u @ apply(v) == pytest.approx(v @ apply(u), rel=1e-9)
         assert u @ apply(u) > 0
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_preconditioner_makes_the_curvature_alike_in_all_directions(momentum):
+    n, b, step = 96, 4, 1e-5
+    inverse = fz.momentum_sgd(momentum=momentum).inverse_bands(n)
+    problem = Problem(inverse, b, norm_set("equal", fz.SingleParticipation(n)), np.full(n, 1 / n))
+    x = toeplitz_start(problem)
+    ahead, behind = ([problem.evaluate(x + h * e).gradient for e in np.eye(n * b)] for h in (step, -step))
+    H = (np.array(ahead) - np.array(behind)) / (2 * step)
+    # Away from the ends of the run, along the spheres that the columns are on.
+    free = np.zeros((n * b, 0))
+    for t in range(n // 4, 3 * n // 4):
+        sphere = np.linalg.svd(x[None, t * b : (t + 1) * b])[2][1:]
+        free = np.hstack([free, np.vstack([np.zeros((t * b, b - 1)), sphere.T, np.zeros(((n - t - 1) * b, b - 1))])])
+    apply = preconditioner(problem, x)
+    P = np.array([apply(e) for e in np.eye(n * b)])
+    raw = np.linalg.eigvalsh(free.T @ H @ free)
+    shaped = np.sort(np.linalg.eigvals(free.T @ P @ free @ free.T @ H @ free).real)
+    assert raw[0] > 0
+    assert shaped[0] > 0
+    assert raw[-1] / raw[0] > 12
+    assert shaped[-1] / shaped[0] < 3
 
 
 def test_the_start_has_columns_that_are_alike_and_no_such_x_near_it_is_better():

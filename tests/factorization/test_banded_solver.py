@@ -223,7 +223,7 @@ def test_the_error_falls_with_the_bands():
 
 def test_progress_is_reported_and_a_true_answer_stops():
     seen = []
-    schema = fz.SingleParticipation(256)
+    schema = fz.SingleParticipation(4_096)
     solution = fz.optimize(
         fz.Banded(16), fz.prefix_sum(), schema, callback=lambda p: seen.append(p) or p.iterations >= 20
     )

@@ -2,19 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import numpy as np
-from scipy import linalg
 
-from dpkit.factorization.column_norms import EpochNorms, NormSet
+from dpkit.factorization.column_norms import NormSet
 from dpkit.factorization.lower_bounds import Cut
 from dpkit.factorization.quasi_newton import Point, descend
 from dpkit.factorization.values import Array
 from dpkit.numerics import autoregression as ar
 
-_NORM_SCALE = 20.0
-_LARGEST_NORM_SCALE = 10.0
 _LEAST_PRIOR = 0.01
 
 
@@ -109,74 +105,6 @@ class Problem:
     def loss(self, trial: Trial) -> float:
         """What the smooth objective stands for: the mean of the variances at order 1, their maximum above."""
         return float(np.mean(trial.variances) if self.order == 1 else np.max(trial.variances))
-
-
-def preconditioner(problem: Problem, x: Array) -> Callable[[Array], Array]:
-    """An approximate inverse Hessian of the mean error near x, for the max error too.
-
-    It is exact for one row of C in the middle of the run, and for the others the same, scaled. Q are the unit columns,
-    C = Q D, B = A C^-1, and column j of E is the direction in which column s_j of Q moves on its sphere when its entry
-    in row t does. To second order, dQ = sum_j h_j E_j e_(s_j)^T adds to the loss
-        ||B dQ Q^-1||^2 + 2 <B, B dQ Q^-1 dQ Q^-1> + sum_j weight_j h_j^2 (1 - Q[t, s_j]^2),
-    the last from the spheres' curvature, weight_j = -<dF/dC, C> / 2 over column s_j. Rows couple little, and those
-    away from the ends are alike up to the weight. Scaling with the root of the weight does better than with the weight
-    itself, and columns that are all alike, the middle ones of x, better than x: its weights vary from column to column,
-    and their curvature does not.
-
-    The loss is quadratic in the inverse norms y, with the Hessian diag(u) (Q^T Q)^-1 diag(u) for a u that varies
-    slowly, u^2 y^2 proportional to the weight. `EpochNorms` have y = 1 / v up to a scale; for the others a constant has
-    to do.
-    """
-    n, b = len(problem.inverse), problem.num_bands
-    smooth = dataclasses.replace(problem, prior=np.full(n, 1 / n), order=1.0)
-    P, v = x[: n * b].reshape(n, b), x[n * b :]
-    middle = np.median(P[: n - b + 1] / np.linalg.norm(P[: n - b + 1], axis=1, keepdims=True), axis=0)
-    trial = smooth.evaluate(np.append(smooth.from_columns(middle, np.ones(n))[: n * b], v)) or smooth.evaluate(
-        smooth.square_root()
-    )
-    if trial is None:
-        return np.copy
-    Q = trial.x[: n * b].reshape(n, b)
-    rows = ar.rows_from_columns(Q)
-    weight = -np.sum(ar.columns_from_rows(trial.dC * trial.C), axis=1) / 2
-    weight = np.maximum(weight, 1e-6 * np.max(weight))
-    inverse = _inverse_curvature(smooth, trial, Q, rows, weight)
-    scale = np.sqrt(np.max(weight) / weight)
-    # Near the ends, where columns that are all alike are far from the best, weights can come out far too small.
-    by_norm = np.minimum(scale, _LARGEST_NORM_SCALE) * v / 2 if isinstance(problem.norms, EpochNorms) else None
-    gain = np.sum(middle) ** 2
-
-    def apply(gradient: Array) -> Array:
-        along_rows = ar.rows_from_columns(gradient[: n * b].reshape(n, b)) @ inverse
-        step = ar.columns_from_rows(along_rows * scale[:, None])
-        by_v = gradient[n * b :]
-        if by_norm is None:
-            by_v = _NORM_SCALE * np.trace(inverse) / b * by_v
-        else:
-            product = np.sum(ar.rows_from_columns(Q * (by_norm * by_v)[:, None]), axis=1)
-            by_v = by_norm / gain * np.sum(ar.columns_from_rows(rows * product[:, None]), axis=1)
-        return np.concatenate([step.ravel(), by_v])
-
-    return apply
-
-
-def _inverse_curvature(problem: Problem, trial: Trial, Q: Array, rows: Array, weight: Array) -> Array:
-    """(num_bands, num_bands) for the row in the middle of the run, in units of the weight there."""
-    n, b = Q.shape
-    t = max(b - 1, n // 2)
-    s = np.arange(t, t - b, -1)
-    E = np.zeros((n, b))
-    for j in range(b):
-        E[s[j] : s[j] + b, j] = -Q[s[j], : n - s[j]] * Q[s[j], j]
-    E[t] += 1
-    W = ar.band_product(trial.C, problem.inverse)
-    F = ar.band_solve(W, trial.weights[:, None] * ar.band_solve(W, E), transposed=True)  # B^T diag(weights) B E
-    inverse_gram = ar.window(ar.windowed_covariance(rows), t + 1, b)
-    curvature = ar.band_solve(rows, F)[s].T * ar.band_solve(rows, E)[s]
-    M = (E.T @ F) * inverse_gram + curvature + curvature.T + np.diag(weight[s] * (1 - Q[s, np.arange(b)] ** 2))
-    values, vectors = linalg.eigh(M / weight[t])
-    least = 0.01 * np.max(np.abs(values)) or 1.0  # all zero where unit columns of one entry leave no freedom
-    return (vectors / np.maximum(np.abs(values), least)) @ vectors.T
 
 
 def toeplitz_start(problem: Problem) -> Array:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from dpkit.factorization.banded import Banded, verify
-from dpkit.factorization.banded_problem import Problem, Trial, preconditioner, toeplitz_start
+from dpkit.factorization.banded_preconditioner import preconditioner
+from dpkit.factorization.banded_problem import Problem, Trial, toeplitz_start
 from dpkit.factorization.coarsening import halved
 from dpkit.factorization.column_norms import ColumnNorms, UnitNorms, norm_set
 from dpkit.factorization.lower_bounds import Cuts

@@ -10,7 +10,7 @@ import numpy as np
 
 from dpkit.factorization.values import Array
 
-_HISTORY = 10
+_HISTORY = 5
 _STALLED_AFTER = 30
 
 
