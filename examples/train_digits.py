@@ -2,6 +2,7 @@
 
     python examples/train_digits.py                                # every mechanism, a table over seeds
     python examples/train_digits.py --mechanism banded --epsilon 4 --seeds 1 --plot digits.png
+    python examples/train_digits.py --audit                        # one run each: how much do its releases show?
 
 The 1,797 images of 8 x 8 pixels ship with scikit-learn; 1,440 of them are trained on (--data names a file with other
 images, MNIST or CIFAR-10). The batches are the same and come in the same order in every epoch, so an image takes part
@@ -9,6 +10,9 @@ once every `steps_per_epoch` steps: no sampling is needed, and no amplification 
 `dpkit.training.plan` derives the noise from that, and certifies epsilon.
 
 dp_sgd is independent noise under the same order of images, not DP-SGD with Poisson sampling.
+
+--audit leaves each image out with probability 1/2, trains once, guesses from the noisy gradients which images were in,
+and prints the lower bound on epsilon that the guesses prove (Steinke, Nasr and Jagielski 2023).
 
 Needs scikit-learn and optax, and matplotlib for --plot. Learning rates were chosen on the test images, for each
 mechanism from the same seven: an advantage for none, but that choice is not covered by epsilon.
@@ -22,17 +26,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 from sklearn.datasets import load_digits
 
+from dpkit import audit, training
 from dpkit import factorization as fz
-from dpkit import training
 
 TRAIN = 1_440
 L2_CLIP_NORM = 1.0
 MOMENTUM = 0.9
+# Share of the images that an audit guesses about, those that it is surest of.
+GUESSED = 0.1
 # The best of 0.005, 0.01, 0.02, 0.03, 0.05, 0.1 and 0.2 for each, over two or three seeds of the default settings.
 LEARNING_RATES = {"dp_sgd": 0.01, "tree": 0.02, "blt": 0.05, "banded": 0.03}
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -157,6 +164,71 @@ def train(
     return accuracies
 
 
+def audited(run: training.TrainingPlan, data: Data, epochs: int, learning_rate: float, seed: int) -> audit.AuditResult:
+    """A lower bound on epsilon from one run of the same loop, in which a fair coin decides on each image.
+
+    The attacker sees all noisy gradients, and knows every image and the strategy, but not the coins. The released
+    gradients are linear in the coins, given the parameters that came before: C times them, less what is expected, is
+    the sum of C times each image's gradients, with weight 1/2 or -1/2, plus independent noise. An image's score is the
+    best linear estimate of its weight. All of that is kept in memory: the gradients of all images at all steps.
+    """
+    batch_size, steps = data.mask.shape[1], run.iterations
+    coin_key, init_key, noise_key = jax.random.split(jax.random.key(seed), 3)
+    coins = np.asarray(jax.random.bernoulli(coin_key, 0.5, data.mask.shape))
+    private = run.privatizer(noise_key, expected_batch_size=batch_size)
+    descent = optax.sgd(learning_rate, momentum=MOMENTUM)
+    gradient = training.clipped_grad(loss, L2_CLIP_NORM, expected_batch_size=batch_size, batch_argnums=(1, 2))
+
+    def clipped(params: Any, image: jax.Array, label: jax.Array) -> jax.Array:
+        flat = ravel_pytree(jax.grad(loss)(params, image, label))[0]
+        return flat * jnp.minimum(1.0, L2_CLIP_NORM / jnp.linalg.norm(flat)) / batch_size
+
+    def step(carry: Any, batch: Any) -> Any:
+        params, state, momenta = carry
+        images, labels, mask, included = batch
+        noisy, state = private.update(gradient(params, images, labels, mask=mask & included), state, params)
+        each = jax.vmap(clipped, in_axes=(None, 0, 0))(params, images, labels) * mask[:, None]
+        surprise = ravel_pytree(noisy)[0] - each.sum(axis=0) / 2
+        updates, momenta = descent.update(noisy, momenta, params)
+        return (optax.apply_updates(params, updates), state, momenta), (each, surprise)
+
+    @jax.jit
+    def scores(params: Any) -> Any:
+        batches = tuple(jnp.tile(x, (epochs,) + (1,) * (x.ndim - 1)) for x in (*data[:3], coins))
+        carry = params, private.init(params), descent.init(params)
+        _, (each, surprises) = jax.lax.scan(step, carry, batches)
+        # In units of the noise.
+        C = jnp.asarray(run.strategy.matrix(steps), jnp.float32) * (batch_size / run.stddev)
+
+        def of_weights(weights: jax.Array) -> jax.Array:
+            return C @ jnp.einsum("tb,tbp->tp", jnp.tile(weights, (epochs, 1)), each)
+
+        def of_releases(values: jax.Array) -> jax.Array:
+            return jnp.einsum("tbp,tp->tb", each, C.T @ values).reshape(epochs, *coins.shape).sum(axis=0)
+
+        # A weight's variance is 1/4 before anything is seen.
+        solution, _ = jax.scipy.sparse.linalg.cg(
+            lambda weights: of_releases(of_weights(weights)) + 4 * weights, of_releases(C @ surprises), maxiter=100
+        )
+        return solution
+
+    found = np.asarray(scores(init(init_key, data.images.shape[-1])))
+    real = data.mask
+    return audit.audit_canaries(
+        found[real], coins[real], guesses=int(GUESSED * real.sum()), delta=run.delta, confidence=0.95
+    )
+
+
+def audit_table(runs: dict[str, training.TrainingPlan], found: dict[str, audit.AuditResult]) -> Table:
+    shown = Table(title="One run audited, each image in it with probability 1/2; 95 % confidence each")
+    for column in ("mechanism", "audited", "certified", "method"):
+        shown.add_column(column, justify="right" if "ed" in column else "left")
+    for name, result in found.items():
+        lower, upper = f">= {result.epsilon_lower:.3f}", f"<= {runs[name].epsilon().upper:.4f}"
+        shown.add_row(name, lower, upper, result.method)
+    return shown
+
+
 def table(runs: dict[str, training.TrainingPlan], accuracies: dict[str, np.ndarray], epsilon: float) -> Table:
     seeds = len(next(iter(accuracies.values())))
     shown = Table(title=f"Test accuracy at epsilon <= {epsilon:g}, {seeds} seeds, images in a fixed order")
@@ -212,9 +284,17 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, help="for all mechanisms; default: the best found for each")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", type=pathlib.Path, help="an .npz file of MNIST or CIFAR-10 in place of the digits")
+    parser.add_argument("--audit", action="store_true", help="audit one run of each mechanism, seed 0, and do no more")
     parser.add_argument("--plot", type=pathlib.Path, help="write a picture of the accuracies here")
     chosen = parser.parse_args()
     data, console = load(chosen.batch_size, chosen.data), Console()
+    if chosen.audit:
+        names = chosen.mechanism or STRATEGIES
+        runs = {name: plan(name, data, chosen.epochs, chosen.epsilon, chosen.delta) for name in names}
+        rates = {name: chosen.learning_rate or LEARNING_RATES[name] for name in names}
+        found = {name: audited(run, data, chosen.epochs, rates[name], seed=0) for name, run in runs.items()}
+        console.print(audit_table(runs, found))
+        return
     runs, accuracies = {}, {}
     with Progress(console=console) as progress:
         for name in chosen.mechanism or STRATEGIES:

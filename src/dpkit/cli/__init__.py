@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dpkit import __version__
-from dpkit.cli import accounting, optimize
+from dpkit.cli import accounting, audit, optimize
 
 app = typer.Typer(
     name="dpkit",
@@ -41,7 +41,7 @@ def dpkit(
     """
 
 
-for command in (accounting.epsilon, accounting.calibrate, accounting.report, optimize.optimize):
+for command in (accounting.epsilon, accounting.calibrate, accounting.report, audit.audit, optimize.optimize):
     app.command()(command)
 
 

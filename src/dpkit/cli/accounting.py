@@ -1,10 +1,11 @@
 """`dpkit epsilon`, `dpkit calibrate` and `dpkit report`."""
 
 import json
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
+from dpkit.cli.audit import fraction
 from dpkit.cli.options import (
     AccountantOption,
     Config,
@@ -46,15 +47,24 @@ def epsilon(
 def calibrate(
     config: Config,
     target: Annotated[
-        float,
+        float | None,
         typer.Option("--epsilon", parser=epsilon_of, metavar="NUMBER", help="The certified epsilon to stay within."),
-    ],
+    ] = None,
+    advantage: Annotated[
+        float | None,
+        typer.Option(
+            parser=fraction("--advantage 0.1"),
+            metavar="NUMBER",
+            help="Instead of --epsilon: the most by which the true positive rate of any membership attack may exceed "
+            "its false positive rate.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     delta: DeltaOption = None,
     accountant: AccountantOption = None,
     relation: RelationOption = None,
 ) -> None:
-    """The least noise that keeps a run within an epsilon.
+    """The least noise that keeps a run within an epsilon, or within an advantage.
 
     The config's own is ignored. Paste the printed one into the config unrounded. For most mechanisms it is the
     noise_multiplier; the output names the key.
@@ -62,17 +72,25 @@ def calibrate(
     \b
     Example:
       dpkit calibrate examples/mnist_dpsgd.toml --epsilon 8
+      dpkit calibrate examples/mnist_dpsgd.toml --advantage 0.1
     """
     with explained():
         from dpkit.training import Summary
 
-        summary = Summary.of(plan_of(config, delta, accountant, relation).calibrate(target))
+        if (target is None) == (advantage is None):
+            raise ValueError("one target is needed, and only one: write for example --epsilon 8 or --advantage 0.1")
+        plan = plan_of(config, delta, accountant, relation)
+        if target is not None:
+            plan, name, value = plan.calibrate(target), "epsilon", target
+        else:
+            plan, name, value = plan.calibrate_advantage(cast(float, advantage)), "advantage", advantage
+        summary = Summary.of(plan)
     if as_json:
-        typer.echo(json.dumps({"target_epsilon": target, **summary.as_dict()}, indent=2, allow_nan=False))
+        typer.echo(json.dumps({f"target_{name}": value, **summary.as_dict()}, indent=2, allow_nan=False))
         return
     from dpkit.cli.output import print_summary
 
-    print_summary(summary, title=f"{config}, calibrated to epsilon <= {target:g}")
+    print_summary(summary, title=f"{config}, calibrated to {name} <= {value:g}")
 
 
 def report(

@@ -5,9 +5,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dpkit.interop import dp_accounting
+    from dpkit.interop import dp_accounting, jax_privacy, opacus, torch
 
-__all__ = ["dp_accounting"]
+__all__ = ["dp_accounting", "jax_privacy", "opacus", "torch"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -3,6 +3,7 @@
 NumPy and SciPy in float64; JAX is imported only inside `privatize`.
 """
 
+from dpkit.mechanisms.balls_in_bins import BallsInBins
 from dpkit.mechanisms.base import Mechanism, UnsupportedViewError
 from dpkit.mechanisms.bounded_mean import BoundedMean
 from dpkit.mechanisms.composition import Composed, compose, group, repeat
@@ -26,6 +27,7 @@ from dpkit.mechanisms.truncated_gaussian import TruncatedGaussian
 from dpkit.mechanisms.zero_concentrated import ZeroConcentrated
 
 __all__ = [
+    "BallsInBins",
     "BoundedMean",
     "BudgetExceededError",
     "Composed",

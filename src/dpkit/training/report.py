@@ -83,6 +83,7 @@ class PrivacyReport:
                 ("Setting", (_told(plan, "setting", "Trust model"),)),
                 ("Definition", _definition(plan)),
                 ("Guarantee", _guarantee(summary)),
+                ("What an attack can achieve", _operational(plan)),
                 ("Accounting", _accounting(plan)),
                 ("Parameters", _parameters(plan)),
                 ("Verifiability", (_told(plan, "code", "Code"), _told(plan, "audit", "Empirical audit"))),
@@ -192,6 +193,21 @@ def _guarantee(summary: Summary) -> tuple[ReportField, ...]:
         ReportField("by_accountant", "epsilon by accountant", tuple(by_accountant)),
         ReportField("rho", "rho (zCDP)", (_rho(plan),)),
         _told(plan, "tuning", "Hyperparameter tuning"),
+    )
+
+
+def _operational(plan: TrainingPlan) -> tuple[ReportField, ...]:
+    """The guarantee in the terms of a membership test: is the unit in the data or not?"""
+    run, accountant, rates = plan.mechanism, plan.accountant(), (0.001, 0.01, 0.1)
+    advantage = accounting.advantage(run, accountant).upper
+    # A difference of two numbers in [0, 1] is rounded by less than this.
+    highest = [min(1.0, 1 - float(least) + 2.0**-52) for least in accounting.trade_off(run, accountant, rates)]
+    found = [f"at most {rounded_up(y, 4)} at a false positive rate of {x}" for x, y in zip(rates, highest, strict=True)]
+    ahead, risk = rounded_up(advantage, 4), rounded_down((1 - advantage) / 2, 4)
+    return (
+        ReportField("true_positive_rate", "True positive rate of any membership test", tuple(found)),
+        ReportField("advantage", "Advantage", (f"true minus false positive rate is at most {ahead}",)),
+        ReportField("bayes_risk", "Bayes risk", (f"at even odds, any guess is wrong with probability >= {risk}",)),
     )
 
 
