@@ -78,16 +78,13 @@ def test_it_runs_and_prints_a_certified_epsilon(example, monkeypatch, capsys, tm
     assert picture.exists() == ("--plot" in arguments)
 
 
-@pytest.mark.parametrize("mechanism", ["dp_sgd", "blt"])
-def test_an_audited_run_shows_what_little_noise_hides(example, mechanism):
-    # With hardly any noise nearly all guesses are right, which proves more than a small epsilon.
+def test_an_audit_sees_what_little_noise_cannot_hide(example):
     data, epochs = example.load(50), 1
-    weak = example.plan(mechanism, data, epochs, epsilon=60.0, delta=1e-5)
-    found = example.audited(weak, data, epochs, 0.01, seed=1)
-    assert 2 < found.epsilon_lower <= weak.epsilon().upper
+    run = example.plan("blt", data, epochs, epsilon=60.0, delta=1e-5)
+    found = example.audited(run, data, epochs, 0.01, seed=1)
+    # With hardly any noise nearly all guesses are right.
+    assert 2 < found.epsilon_lower <= run.epsilon().upper
     assert found.samples == 1_440
-    strong = example.plan(mechanism, data, epochs, epsilon=0.5, delta=1e-5)
-    assert not example.audited(strong, data, epochs, 0.01, seed=1).contradicts(strong.epsilon().upper)
 
 
 def test_audit_prints_both_epsilons(example, monkeypatch, capsys):

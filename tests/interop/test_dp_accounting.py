@@ -34,6 +34,10 @@ def sampled(event, q=0.1):
     return dp_event.PoissonSampledDpEvent(q, event)
 
 
+def without_replacement(event, sample_size=10):
+    return dp_event.SampledWithoutReplacementDpEvent(source_dataset_size=100, sample_size=sample_size, event=event)
+
+
 TRANSLATIONS = {
     "no-op": (dp_event.NoOpDpEvent(), []),
     "non-private": (dp_event.NonPrivateDpEvent(), [(mechanisms.Gaussian(0.0), 1)]),
@@ -56,6 +60,15 @@ TRANSLATIONS = {
         sampled(dp_event.LaplaceDpEvent(1.0)),
         [(mechanisms.PoissonSampled(mechanisms.Laplace(1.0), 0.1), 1)],
     ),
+    "fixed-size-gaussian": (
+        without_replacement(GAUSSIAN),
+        [(mechanisms.FixedSizeSampled(mechanisms.Gaussian(1.0), batch_size=10, population=100), 1)],
+    ),
+    "fixed-size-composition": (
+        without_replacement(dp_event.SelfComposedDpEvent(GAUSSIAN, 3)),
+        [(mechanisms.FixedSizeSampled(mechanisms.repeat(mechanisms.Gaussian(1.0), 3), 10, 100), 1)],
+    ),
+    "fixed-size-no-op": (without_replacement(dp_event.NoOpDpEvent()), []),
     "sampled-no-op": (sampled(dp_event.NoOpDpEvent()), []),
     "sampled-once-repeated": (
         sampled(dp_event.SelfComposedDpEvent(GAUSSIAN, 1)),
@@ -95,7 +108,8 @@ WITH_EVENT = (
 
 def has_event(row) -> bool:
     part = next(row.mechanism.parts())[0]
-    return type(part.mechanism if isinstance(part, mechanisms.PoissonSampled) else part) in WITH_EVENT
+    sampled = isinstance(part, mechanisms.PoissonSampled | mechanisms.FixedSizeSampled)
+    return type(part.mechanism if sampled else part) in WITH_EVENT
 
 
 @pytest.mark.parametrize("row", **by_name([r for r in ROWS if not has_event(r) and r.name != "rectified"]))
@@ -154,7 +168,8 @@ def test_any_run_survives_the_way_there_and_back(run):
 
 REFUSED = {
     "unknown": dp_event.UnsupportedDpEvent(),
-    "without-replacement": dp_event.SampledWithoutReplacementDpEvent(100, 10, GAUSSIAN),
+    "response-without-replacement": without_replacement(dp_event.ComposedDpEvent([GAUSSIAN, RESPONSE])),
+    "sampled-twice": sampled(without_replacement(GAUSSIAN)),
     "with-replacement": dp_event.SampledWithReplacementDpEvent(100, 10, GAUSSIAN),
     "tree": dp_event.SingleEpochTreeAggregationDpEvent(1.0, 8),
     "truncated": dp_event.TruncatedSubsampledGaussianDpEvent(100, 0.1, 20, 1.0),
@@ -196,7 +211,12 @@ def test_not_an_event(bad):
 
 
 @pytest.mark.parametrize(
-    "mechanism", [mechanisms.PoissonSampled(mechanisms.RandomizedResponse(0.5, 2), 0.1), "not a mechanism"]
+    "mechanism",
+    [
+        mechanisms.PoissonSampled(mechanisms.RandomizedResponse(0.5, 2), 0.1),
+        mechanisms.FixedSizeSampled(mechanisms.RandomizedResponse(0.5, 2), 10, 100),
+        "not a mechanism",
+    ],
 )
 def test_mechanisms_without_an_event_are_refused_and_named(mechanism):
     with pytest.raises(UnsupportedEventError) as error:
@@ -210,6 +230,8 @@ def test_mechanisms_without_an_event_are_refused_and_named(mechanism):
         (dp_event.GaussianDpEvent(-1.0), "noise_multiplier must be >= 0, got -1.0"),
         (dp_event.LaplaceDpEvent(math.nan), "noise_multiplier must be finite, got nan"),
         (sampled(GAUSSIAN, 1.5), "sampling_probability must be a probability"),
+        (without_replacement(GAUSSIAN, 101), "batch_size must be"),
+        (without_replacement(GAUSSIAN, 0), "batch_size must be >= 1, got 0"),
         (dp_event.SelfComposedDpEvent(GAUSSIAN, -1), "count must be >= 0, got -1"),
         (dp_event.SelfComposedDpEvent(GAUSSIAN, 2.0), "count must be an integer, got 2.0"),  # type: ignore
         (dp_event.RandomizedResponseDpEvent(1.5, 2), "noise_parameter must be a probability"),
@@ -292,6 +314,17 @@ def test_divergences_agree(event):
     assert ours[INTEGER] == pytest.approx(theirs._rdp[INTEGER], rel=1e-9)
     # Their series for fractional orders is an upper bound that may be far above, or not converge at all.
     assert np.all(ours <= theirs._rdp * (1 + 1e-9))
+
+
+@pytest.mark.parametrize(("noise", "sample_size"), [(1.0, 10), (4.0, 5), (1.5, 1)])
+def test_samples_of_a_fixed_size_are_within_their_bound(noise, sample_size):
+    """A replaced record moves the sum by 2 here and by 1 there, where a bound for any mechanism is used."""
+    theirs = rdp.RdpAccountant(RENYI_ORDERS[INTEGER], THEIRS.REPLACE_ONE)
+    theirs.compose(without_replacement(dp_event.GaussianDpEvent(noise), sample_size))
+    ours = from_event(without_replacement(dp_event.GaussianDpEvent(2 * noise), sample_size))
+    divergences = np.asarray(ours.rdp(RENYI_ORDERS[INTEGER], REPLACE))
+    assert np.all(divergences <= theirs._rdp * (1 + 1e-9))
+    assert np.all(divergences >= theirs._rdp / 4)
 
 
 # ---- where the other side is wrong -----------------------------------------------------------------------------------

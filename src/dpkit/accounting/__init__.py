@@ -2,7 +2,12 @@
 
 from dpkit.accounting import amplified
 from dpkit.accounting.base import Bounds, PrivacyAccountant
-from dpkit.accounting.calibration import calibrate, calibrate_iterations, calibrate_sampling_probability
+from dpkit.accounting.calibration import (
+    calibrate,
+    calibrate_advantage,
+    calibrate_iterations,
+    calibrate_sampling_probability,
+)
 from dpkit.accounting.monte_carlo import MonteCarloAccountant
 from dpkit.accounting.per_instance import PerInstanceEpsilon, per_instance_epsilon
 from dpkit.accounting.pld import PldAccountant
@@ -21,6 +26,7 @@ __all__ = [
     "advantage",
     "amplified",
     "calibrate",
+    "calibrate_advantage",
     "calibrate_iterations",
     "calibrate_sampling_probability",
     "per_instance_epsilon",

@@ -45,6 +45,38 @@ def calibrate(
     return _least_enough(gap, "noise multiplier", lambda z: _NEIGHBOUR * min(1.0, z))
 
 
+def calibrate_advantage(
+    make_mechanism: Callable[[float], Mechanism], accountant: PrivacyAccountant, *, target_advantage: float
+) -> float:
+    """The least noise multiplier whose certified membership advantage, delta at epsilon 0, is at most the target.
+
+    Args:
+        make_mechanism: maps a noise multiplier to the whole run's mechanism; more noise must not raise the advantage.
+        accountant: supplies the certified upper bound.
+        target_advantage: in (0, 1): TPR - FPR of any attack.
+
+    Returns:
+        A noise multiplier as `calibrate` does.
+
+    Raises:
+        ValueError: the target is out of range, or no noise multiplier up to 1e9 meets it.
+
+    >>> from dpkit import accounting, mechanisms
+    >>> z = calibrate_advantage(mechanisms.Gaussian, accounting.PldAccountant(), target_advantage=0.1)
+    >>> 3.978 < z < 3.984
+    True
+    """
+    if not 0 < validation.probability("target_advantage", target_advantage) < 1:
+        raise ValueError(f"target_advantage must be in (0, 1), got {target_advantage}")
+
+    @functools.cache
+    def gap(noise_multiplier: float) -> float:
+        reached = accountant.delta(make_mechanism(noise_multiplier), epsilon=0.0).upper
+        return math.log(reached / target_advantage) if reached else -math.inf
+
+    return _least_enough(gap, "noise multiplier", lambda z: _NEIGHBOUR * min(1.0, z))
+
+
 def calibrate_sampling_probability(
     make_mechanism: Callable[[float], Mechanism],
     accountant: PrivacyAccountant,
@@ -168,7 +200,7 @@ def _bracket(gap: Callable[[float], float], name: str) -> tuple[float, float | N
         enough *= 2
         if enough > _LARGEST:
             raise ValueError(
-                f"target_epsilon is out of reach: {name} {enough / 2:.3g} still gives "
+                f"the target is out of reach: {name} {enough / 2:.3g} still gives "
                 f"{math.exp(min(excess, 700.0)):.3g} times the target; raise the target or lower what the rest of the "
                 "run spends"
             )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dpkit import __version__
-from dpkit.cli import accounting, audit, optimize
+from dpkit.cli import accounting, audit, optimize, planning
 
 app = typer.Typer(
     name="dpkit",
@@ -41,7 +41,14 @@ def dpkit(
     """
 
 
-for command in (accounting.epsilon, accounting.calibrate, accounting.report, audit.audit, optimize.optimize):
+for command in (
+    accounting.epsilon,
+    accounting.calibrate,
+    accounting.report,
+    audit.audit,
+    optimize.optimize,
+    planning.plan,
+):
     app.command()(command)
 
 

@@ -84,7 +84,7 @@ def optimize(
 
     \b
     Examples:
-      dpkit optimize examples/ftrl_banded.toml --out strategy.npz
+      dpkit optimize examples/templates/ftrl_banded.toml --out strategy.npz
       dpkit optimize --iterations 2052 --min-sep 342 --strategy banded \\
         --num-bands 64 --workload momentum:0.95
     """

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,7 @@ from dpkit.training.summary import Summary, interval, rounded_down, rounded_up
 
 if TYPE_CHECKING:
     from dpkit.factorization import ParticipationSchema, Solution
+    from dpkit.training.planning import Candidate
     from dpkit.training.sections import OptimizerSection
 
 _NAMES = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP"}
@@ -80,6 +82,40 @@ def print_solution(
     _print_table(rows, "Errors at noise multiplier 1 and clip norm 1")
     if not solution.converged:
         typer.echo("\nNot converged: the strategy is valid, but may not be the best of its kind.")
+
+
+def print_candidates(candidates: "list[Candidate]", left_out: list[str], target: float, title: str) -> None:
+    """Prints the mechanisms of a plan, the best first.
+
+    Args:
+        candidates: at least one.
+        left_out: why others are none.
+        target: epsilon.
+        title: what stands above them.
+    """
+    console = Console(highlight=False, markup=False, emoji=False)
+    words = Text(f"{title} at epsilon <= {target:g}, delta = {candidates[0].plan.delta:g}")
+    table = Table(title=words, title_justify="left", box=box.SIMPLE)
+    table.add_column("mechanism", no_wrap=True)
+    for heading in ("noise", "rmse", "max", "copies", "cost", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for found in candidates:
+        numbers = (rounded_up(found.plan.noise_multiplier or 0.0), f"{found.rmse:.4g}", f"{found.max_error:.4g}")
+        table.add_row(Text(found.name), *numbers, f"{found.copies}", f"{found.operations}", f"{found.seconds:.1f}")
+    console.print(table)
+    width, gap = min(console.width, _WIDEST), candidates[0].gap
+    proved = "" if gap is None else f" Its squared error is within {rounded_up(gap, 2)} of the least of its kind."
+    legend = (
+        f"Best: {candidates[0].name}.{proved} noise: the noise multiplier. rmse, max: root mean square and largest "
+        "error of the iterates, per coordinate, in clip norms of the summed contributions. copies: model-sized arrays "
+        "kept between steps. cost: multiplications and additions per parameter and step. seconds: to find it."
+    )
+    typer.echo(textwrap.fill(legend, width))
+    for heading, lines in (("This holds if:", candidates[0].plan.assumptions), ("Left out:", left_out)):
+        if lines:
+            typer.echo(f"\n{heading}")
+        for line in lines:
+            typer.echo(textwrap.fill(line, width, initial_indent="  - ", subsequent_indent="    "))
 
 
 def _workload(optimizer: "OptimizerSection") -> str:

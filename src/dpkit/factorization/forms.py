@@ -37,6 +37,11 @@ class Form(ByValue, abc.ABC):
     def copies(self) -> int:
         """How many arrays of the parameters' size are kept from one step to the next."""
 
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions per parameter in the dearest step, besides drawing z: one for each copy."""
+        return self.copies
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class White(Form):
@@ -95,6 +100,10 @@ class Buffers(Form):
     def copies(self) -> int:
         return len(self.theta)
 
+    @property
+    def operations(self) -> int:
+        return 2 * self.copies
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TreeNodes(Form):
@@ -122,6 +131,10 @@ class TreeNodes(Form):
     @property
     def copies(self) -> int:
         return self.outputs.shape[1] - 1
+
+    @property
+    def operations(self) -> int:
+        return int(np.max(np.count_nonzero(self.outputs, axis=1) + np.count_nonzero(self.updates, axis=1)))
 
 
 def tree_nodes(iterations: int, averaged: bool, restart_every: int | None, completion: bool) -> TreeNodes:

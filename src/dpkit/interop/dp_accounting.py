@@ -30,7 +30,8 @@ def from_event(event: dp_event.DpEvent) -> Mechanism:
     Args:
         event: `NoOpDpEvent`, `NonPrivateDpEvent`, `GaussianDpEvent`, `LaplaceDpEvent`, `RandomizedResponseDpEvent`,
             `MixtureOfGaussiansDpEvent`, `ZCDpEvent` with xi = 0, `PoissonSampledDpEvent` of one of these (but not of
-            randomized response), `ComposedDpEvent` and `SelfComposedDpEvent` of any of these, nested at will.
+            randomized response), `SampledWithoutReplacementDpEvent` of several of these (likewise; accounted for under
+            `REPLACE_ONE`), `ComposedDpEvent` and `SelfComposedDpEvent` of any of these, nested at will.
 
     Raises:
         UnsupportedEventError: some part is none of these; the message names it and what would work.
@@ -69,10 +70,13 @@ def to_event(mechanism: Mechanism) -> dp_event.DpEvent:
             )
         case mechanisms.ZeroConcentrated():
             return dp_event.ZCDpEvent(mechanism.rho)
-        case mechanisms.PoissonSampled(mechanism=mechanisms.RandomizedResponse()):
-            raise UnsupportedEventError(mechanism, _VISIBLE_SAMPLE)
         case mechanisms.PoissonSampled():
+            _check_hidden(mechanism, mechanism.mechanism)
             return dp_event.PoissonSampledDpEvent(mechanism.sampling_probability, to_event(mechanism.mechanism))
+        case mechanisms.FixedSizeSampled():
+            _check_hidden(mechanism, mechanism.mechanism)
+            inner = to_event(mechanism.mechanism)
+            return dp_event.SampledWithoutReplacementDpEvent(mechanism.population, mechanism.batch_size, inner)
         case mechanisms.Composed():
             events = [_repeated_event(member, count) for member, count in mechanism.members]
             if not events:
@@ -120,9 +124,23 @@ def _poisson_sampled(event: dp_event.PoissonSampledDpEvent) -> Mechanism:
             "several releases on one sample are not a composition of sampled ones; where each release draws its own "
             "sample, compose sampled events; n Gaussians on one sample are one Gaussian with noise / sqrt(n)",
         )
-    if isinstance(parts[0][0], mechanisms.RandomizedResponse):
-        raise UnsupportedEventError(event, _VISIBLE_SAMPLE)
+    if isinstance(parts[0][0], mechanisms.FixedSizeSampled):
+        raise UnsupportedEventError(event, "a Poisson sample has no fixed size; only the inner event would work")
+    _check_hidden(event, base)
     return mechanisms.PoissonSampled(parts[0][0], event.sampling_probability)
+
+
+def _sampled_without_replacement(event: dp_event.SampledWithoutReplacementDpEvent) -> Mechanism:
+    base = from_event(event.event)
+    _check_hidden(event, base)
+    sampled = mechanisms.FixedSizeSampled(base, batch_size=event.sample_size, population=event.source_dataset_size)
+    return sampled if any(base.parts()) else base
+
+
+def _check_hidden(value: Any, base: Mechanism) -> None:
+    """Amplification needs that nobody sees who was drawn."""
+    if any(isinstance(part, mechanisms.RandomizedResponse) for part, _ in base.parts()):
+        raise UnsupportedEventError(value, _VISIBLE_SAMPLE)
 
 
 _FROM_EVENT: dict[type, Callable[[Any], Mechanism]] = {
@@ -134,22 +152,21 @@ _FROM_EVENT: dict[type, Callable[[Any], Mechanism]] = {
     dp_event.MixtureOfGaussiansDpEvent: _mixture_of_gaussians,
     dp_event.ZCDpEvent: _zero_concentrated,
     dp_event.PoissonSampledDpEvent: _poisson_sampled,
+    dp_event.SampledWithoutReplacementDpEvent: _sampled_without_replacement,
     dp_event.SelfComposedDpEvent: lambda event: mechanisms.repeat(from_event(event.event), event.count),
     dp_event.ComposedDpEvent: lambda event: mechanisms.compose(*map(from_event, event.events)),
 }
 
 _SUPPORTED = ", ".join(kind.__name__ for kind in _FROM_EVENT)
-_FIXED_SIZE = (
-    "no amplification is accounted for samples of fixed size; the inner event without sampling is a valid, larger "
-    "guarantee, and PoissonSampledDpEvent is accounted where that is how batches are really drawn"
-)
 _VISIBLE_SAMPLE = (
     "sampled randomized response shows by its missing reports who was drawn, which voids amplification; "
     "RandomizedResponseDpEvent without sampling would work"
 )
 _REMEDIES: dict[type, str] = {
-    dp_event.SampledWithoutReplacementDpEvent: _FIXED_SIZE,
-    dp_event.SampledWithReplacementDpEvent: _FIXED_SIZE,
+    dp_event.SampledWithReplacementDpEvent: (
+        "no amplification is accounted for samples that may hold a record twice; PoissonSampledDpEvent or "
+        "SampledWithoutReplacementDpEvent is accounted for where that is how batches are really drawn"
+    ),
     dp_event.TruncatedSubsampledGaussianDpEvent: (
         "truncated batches are not accounted for; PoissonSampledDpEvent is, where batches are not truncated"
     ),

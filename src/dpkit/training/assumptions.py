@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dpkit.relations import NeighboringRelation
 from dpkit.training import releases
 from dpkit.training.config import TrainingConfig
+from dpkit.training.fields import plain
 from dpkit.training.kinds import KINDS
-from dpkit.training.participation import participations, passes, plain, sampling_probability
+from dpkit.training.participation import participations, passes, sampling_probability
 
 _SMALL_NOISE = 0.2
 _RUN = (

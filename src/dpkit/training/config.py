@@ -1,5 +1,6 @@
 """The training config: what a person writes, checked once at the boundary."""
 
+import json
 import math
 import pathlib
 import tomllib
@@ -115,6 +116,36 @@ class TrainingConfig(sections.Section):
             for table, section in self
         }
 
+    def toml(self) -> str:
+        """This config as the text of a file that `load_config` reads as the same config.
+
+        >>> tables = {"data": {"unit": "user", "users": 10}, "training": {"sampling": "full_batch", "epochs": 2.5}}
+        >>> tables |= {"mechanism": {"kind": "gaussian", "noise_multiplier": 1.5}}
+        >>> config = TrainingConfig.parse({**tables, "privacy": {"delta": 1e-5, "relation": "replace_one"}})
+        >>> print(config.toml())
+        [data]
+        unit = "user"
+        users = 10
+        <BLANKLINE>
+        [training]
+        sampling = "full_batch"
+        epochs = 2.5
+        <BLANKLINE>
+        [mechanism]
+        kind = "gaussian"
+        noise_multiplier = 1.5
+        <BLANKLINE>
+        [privacy]
+        delta = 1e-05
+        relation = "replace_one"
+        <BLANKLINE>
+        """
+        blocks = []
+        for table, keys in self.tables().items():
+            if keys:
+                blocks.append("\n".join([f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in keys.items())]))
+        return "\n\n".join(blocks) + "\n"
+
     @property
     def correlated(self) -> bool:
         """Whether the noise of the steps is correlated by a strategy."""
@@ -128,6 +159,20 @@ class TrainingConfig(sections.Section):
         # The constraints above leave `batch_size` out only where a step uses everyone.
         epochs = self.training.epochs or Fraction(0)
         return math.ceil(epochs * self.data.population / (self.training.batch_size or self.data.population))
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML has it, without rounding."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        # JSON's escapes are TOML's.
+        return json.dumps(str(value))
+    if isinstance(value, Fraction):
+        return fields.plain(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value)
 
 
 def load_config(path: str | pathlib.Path) -> TrainingConfig:

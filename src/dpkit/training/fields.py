@@ -3,7 +3,7 @@
 import decimal
 import math
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -148,6 +148,17 @@ def toml_float(text: str) -> Decimal:
         return Decimal(text)
     except decimal.InvalidOperation:
         return Decimal(repr(float(text)))
+
+
+def plain(number: Fraction) -> str:
+    """`number` as a decimal where it has one, otherwise as a fraction.
+
+    >>> plain(Fraction("0.1")), plain(Fraction(60)), plain(Fraction(1, 3))
+    ('0.1', '60', '1/3')
+    """
+    with localcontext(prec=40):
+        decimal = Decimal(number.numerator) / Decimal(number.denominator)
+    return format(decimal.normalize(), "f") if Fraction(decimal) == number else str(number)
 
 
 Whole = Annotated[int, BeforeValidator(whole)]

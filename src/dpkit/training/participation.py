@@ -1,11 +1,11 @@
 """How often one unit takes part in a run."""
 
 import math
-from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import cast
 
 from dpkit.training.config import TrainingConfig
+from dpkit.training.fields import plain
 
 
 def participations(config: TrainingConfig) -> int | None:
@@ -43,14 +43,3 @@ def iterations_rule(config: TrainingConfig) -> str:
     if training.batch_size is None:
         return f"ceil({epochs}), one step each"
     return f"ceil({epochs} x {config.data.population:,} / {training.batch_size:,})"
-
-
-def plain(number: Fraction) -> str:
-    """`number` as a decimal where it has one, otherwise as a fraction.
-
-    >>> plain(Fraction("0.1")), plain(Fraction(60)), plain(Fraction(1, 3))
-    ('0.1', '60', '1/3')
-    """
-    with localcontext(prec=40):
-        decimal = Decimal(number.numerator) / Decimal(number.denominator)
-    return format(decimal.normalize(), "f") if Fraction(decimal) == number else str(number)

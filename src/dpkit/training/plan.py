@@ -5,9 +5,8 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any, cast
 
-from dpkit import accounting, mechanisms, validation
+from dpkit import accounting, mechanisms
 from dpkit.accounting.base import Bounds, PrivacyAccountant
-from dpkit.accounting.calibration import _least_enough as least_enough
 from dpkit.mechanisms import Mechanism, UnsupportedViewError
 from dpkit.relations import NeighboringRelation
 from dpkit.training import assumptions, participation
@@ -214,15 +213,10 @@ class TrainingPlan:
             ValueError: no amount of noise is enough, or the target is not in (0, 1).
             UnsupportedViewError: nothing is proved for this run in the config's accountant's terms.
         """
-        if not 0 < validation.probability("target_advantage", target_advantage) < 1:
-            raise ValueError(f"target_advantage must be in (0, 1), got {target_advantage}")
-
-        @functools.cache
-        def gap(noise: float) -> float:
-            reached = accounting.advantage(self.with_noise(noise).mechanism, self.accountant()).upper
-            return math.log(reached / target_advantage) if reached else -math.inf
-
-        return self.with_noise(least_enough(gap, "noise", lambda noise: 1e-3 * min(1.0, noise)))
+        amount = accounting.calibrate_advantage(
+            lambda noise: self.with_noise(noise).mechanism, self.accountant(), target_advantage=target_advantage
+        )
+        return self.with_noise(amount)
 
 
 def plan(config: TrainingConfig) -> TrainingPlan:
