@@ -97,12 +97,6 @@ def test_bad_input_is_named_with_its_remedy(tmp_path, old, new, words):
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("sampling", ["cyclic_poisson", "balls_in_bins"])
-def test_a_sampler_without_accounting_is_refused_by_name(tmp_path, sampling):
-    with pytest.raises(ConfigError, match=f'training.sampling = "{sampling}": the accounting .* does not exist yet'):
-        load_config(write(tmp_path, VALID.replace("poisson", sampling)))
-
-
 def test_every_error_is_reported_at_once_and_once(tmp_path):
     text = VALID
     for old, new in [

@@ -18,6 +18,7 @@ class Accountant(enum.StrEnum):
     PLD = "pld"
     RDP = "rdp"
     ZCDP = "zcdp"
+    MONTE_CARLO = "monte_carlo"
 
 
 class Format(enum.StrEnum):

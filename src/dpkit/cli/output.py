@@ -12,14 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dpkit.accounting.base import Bounds
-from dpkit.training.summary import Summary, interval, rounded_down, rounded_up
+from dpkit.training import participation
+from dpkit.training.summary import BRACKETING, Summary, interval, rounded_down, rounded_up
 
 if TYPE_CHECKING:
     from dpkit.factorization import ParticipationSchema, Solution
     from dpkit.training.planning import Candidate
     from dpkit.training.sections import OptimizerSection
 
-_NAMES = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP"}
+_NAMES = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP", "monte_carlo": "Monte Carlo"}
 _WIDEST = 100
 
 
@@ -95,9 +96,9 @@ def print_candidates(candidates: "list[Candidate]", left_out: list[str], target:
     """
     console = Console(highlight=False, markup=False, emoji=False)
     words = Text(f"{title} at epsilon <= {target:g}, delta = {candidates[0].plan.delta:g}")
-    table = Table(title=words, title_justify="left", box=box.SIMPLE)
+    table = Table(title=words, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("mechanism", no_wrap=True)
-    for heading in ("noise", "rmse", "max", "copies", "cost", "seconds"):
+    for heading in ("noise", "rmse", "max", "copies", "cost", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for found in candidates:
         numbers = (rounded_up(found.plan.noise_multiplier or 0.0), f"{found.rmse:.4g}", f"{found.max_error:.4g}")
@@ -108,7 +109,7 @@ def print_candidates(candidates: "list[Candidate]", left_out: list[str], target:
     legend = (
         f"Best: {candidates[0].name}.{proved} noise: the noise multiplier. rmse, max: root mean square and largest "
         "error of the iterates, per coordinate, in clip norms of the summed contributions. copies: model-sized arrays "
-        "kept between steps. cost: multiplications and additions per parameter and step. seconds: to find it."
+        "kept between steps. cost: multiplications and additions per parameter and step. s: seconds to find it."
     )
     typer.echo(textwrap.fill(legend, width))
     for heading, lines in (("This holds if:", candidates[0].plan.assumptions), ("Left out:", left_out)):
@@ -132,7 +133,7 @@ def _epsilons(summary: Summary) -> list[tuple[str, str]]:
         if name == "zcdp" and summary.plan.sampling_probability is not None:
             value += ", taking no credit for sampling"
         if name == chosen:
-            value += ": the upper end is the guarantee" if name == "pld" else ": the guarantee"
+            value += ": the upper end is the guarantee" if name in BRACKETING else ": the guarantee"
         rows.append((f"epsilon ({_NAMES[name]})", value))
     return rows
 
@@ -140,7 +141,7 @@ def _epsilons(summary: Summary) -> list[tuple[str, str]]:
 def _epsilon(name: str, bounds: Bounds | str) -> str:
     if isinstance(bounds, str):
         return f"does not apply: {bounds}"
-    if name == "pld":
+    if name in BRACKETING:
         return interval(bounds)
     order = "" if bounds.order is None or math.isinf(bounds.upper) else rounded_down(bounds.order, 4)
     return f"<= {rounded_up(bounds.upper)}" + (f" (best order {order})" if order else "")
@@ -149,15 +150,12 @@ def _epsilon(name: str, bounds: Bounds | str) -> str:
 def _settings(summary: Summary) -> list[tuple[str, str]]:
     plan = summary.plan
     config = plan.config
-    probability = "no amplification claimed"
-    if plan.sampling_probability is not None:
-        probability = f"{plan.sampling_probability:.6g} = {config.training.batch_size:,} / {config.data.population:,}"
     rows = [
         ("delta", f"{plan.delta:g}"),
         ("relation", str(plan.relation)),
         ("privacy unit", f"{plan.unit} ({config.data.population:,} of them)"),
         ("sampling", config.training.sampling),
-        ("sampling probability", probability),
+        ("sampling probability", participation.probability_rule(config)),
         ("iterations", f"{plan.iterations:,} ({plan.iterations_rule})"),
         ("mechanism", config.mechanism.kind),
         *([("noise correlated by", config.strategy.name)] if config.correlated else []),

@@ -7,7 +7,7 @@ from dpkit.training import releases
 from dpkit.training.config import TrainingConfig
 from dpkit.training.fields import plain
 from dpkit.training.kinds import KINDS
-from dpkit.training.participation import participations, passes, sampling_probability
+from dpkit.training.participation import participations, passes, probability_rule, sampling_probability
 
 _SMALL_NOISE = 0.2
 _RUN = (
@@ -43,6 +43,20 @@ def _sampling(config: TrainingConfig) -> Iterator[str]:
         )
         yield f"Nobody learns which {plural(config)} a batch held, except through the noisy output."
         return
+    if training.sampling == "balls_in_bins":
+        yield from _bins(config)
+        return
+    if training.sampling == "cyclic_poisson":
+        yield (
+            f"The {plural(config)} were split into {training.num_groups:,} groups before the run without looking at "
+            f"the data; step t draws a Poisson sample from group t mod {training.num_groups:,}, each {unit} of it "
+            "independently of all others and of all other steps with probability "
+            f"{probability_rule(config)}. Shuffled or fixed-size batches do not qualify."
+        )
+        if config.privacy.relation is NeighboringRelation.ADD_OR_REMOVE_ONE:
+            yield f"Each {unit}'s group was drawn independently of the other {plural(config)}."
+        yield f"Nobody learns which {plural(config)} a batch held, nor how many, except through the noisy output."
+        return
     if count is None:
         yield (
             f"Every step draws a fresh Poisson sample: each {unit} joins independently of all others and of all other "
@@ -74,6 +88,21 @@ def _sampling(config: TrainingConfig) -> Iterator[str]:
             f"Adding or removing a {unit} leaves every other {unit} in the batches where it was (its record is blanked "
             'rather than dropped before batching); relation = "replace_special" states this directly.'
         )
+
+
+def _bins(config: TrainingConfig) -> Iterator[str]:
+    unit, bins, privacy = config.data.unit, config.training.num_bins, config.privacy
+    yield (
+        f"Each {unit} draws one of {bins:,} bins uniformly, independently of all others and of the data, once for "
+        f"the whole run, and takes part exactly at steps bin, bin + {bins:,}, and so on. Batches have random sizes, "
+        "and the sum is divided, if at all, by a constant. A shuffle that is cut into equal batches does not qualify."
+    )
+    yield f"Nobody learns which {plural(config)} a batch held, nor how many, except through the noisy output."
+    yield (
+        f"The bounds rest on {privacy.samples:,} random draws, whose seed was fixed before any result was seen. Each "
+        f"answer is wrong with probability at most {privacy.failure_probability:g}, which comes on top of delta; a "
+        "search for the least noise asks some tens of such questions."
+    )
 
 
 def warnings(config: TrainingConfig) -> tuple[str, ...]:

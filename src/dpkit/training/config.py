@@ -235,8 +235,6 @@ def _problem(detail: Any) -> Problem:
     remedy = f"write {detail['loc'][1]} = {example}" + (f" ({field.description})" if field.description else "")
     if detail["type"] == "missing":
         return Problem(key, ABSENT, "missing", remedy)
-    if isinstance(value, str) and value in fields.UNSUPPORTED_SAMPLERS:
-        remedy = fields.UNSUPPORTED_SAMPLERS[value]
     return Problem(key, value, str(detail["ctx"]["error"]), remedy)
 
 

@@ -53,27 +53,66 @@ def _steps(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
     if sampling is None:
         return
     if "training.batch_size" not in present:
-        if sampling in ("poisson", "shuffle", "fixed_size"):
+        if sampling in ("poisson", "shuffle", "fixed_size", "cyclic_poisson"):
             fault = f'missing, and sampling = "{sampling}" needs it'
             remedy = "write batch_size = 256" + (" (its expected size)" if sampling == "poisson" else "")
             yield Problem("training.batch_size", ABSENT, fault, remedy)
-        elif sampling == "min_sep" and epochs and not iterations:
+        elif sampling in ("min_sep", "balls_in_bins") and epochs and not iterations:
             fault = "missing, and epochs cannot be turned into steps without it"
             yield Problem("training.batch_size", ABSENT, fault, "write batch_size = 256, or iterations for epochs")
     relation = valid.get("privacy.relation", NeighboringRelation.REPLACE_ONE)
-    if sampling == "fixed_size" and relation is not NeighboringRelation.REPLACE_ONE:
+    if sampling == "fixed_size" and relation != NeighboringRelation.REPLACE_ONE:
         # Where a unit is removed another one takes its place in the sample.
         fault = "samples of a fixed size are accounted for only where a unit is replaced by another"
         yield Problem("privacy.relation", str(relation), fault, 'write relation = "replace_one"')
-    if sampling == "min_sep":
-        if "training.min_sep" not in present:
-            remedy = "write min_sep = 342 (least number of steps from one participation to the next)"
-            yield Problem("training.min_sep", ABSENT, 'missing, and sampling = "min_sep" needs it', remedy)
+    for key, (sampler, words) in _SAMPLER_KEYS.items():
+        if f"training.{key}" in valid and sampling != sampler:
+            remedy = f'remove it, or write sampling = "{sampler}" if the code enforces it'
+            yield Problem(
+                f"training.{key}", valid[f"training.{key}"], f'does not go with sampling = "{sampling}"', remedy
+            )
+        elif words and sampling == sampler and f"training.{key}" not in present:
+            yield Problem(f"training.{key}", ABSENT, f'missing, and sampling = "{sampler}" needs it', f"write {words}")
+    yield from _groups(valid)
+
+
+# The keys of [training] that belong to one sampler, and how they are asked for where they are needed.
+_SAMPLER_KEYS = {
+    "min_sep": ("min_sep", "min_sep = 342 (least number of steps from one participation to the next)"),
+    "max_participations": ("min_sep", ""),
+    "num_groups": ("cyclic_poisson", "num_groups = 32 (the groups of units that take turns, at least num_bands)"),
+    "num_bins": ("balls_in_bins", "num_bins = 100 (the steps of one pass)"),
+}
+
+
+def _groups(valid: Mapping[str, Any]) -> Iterator[Problem]:
+    """What cyclic Poisson and balls-in-bins sampling ask of the rest."""
+    groups, batch = valid.get("training.num_groups"), valid.get("training.batch_size")
+    population = valid.get("data.examples", valid.get("data.users"))
+    if groups is not None and None not in (batch, population) and batch * groups > population:
+        fault = f"more than {population} / batch_size = {population // batch} groups: a step draws from one of them"
+        yield Problem("training.num_groups", groups, fault, "use fewer groups, or smaller batches")
+    sampling, kind = valid.get("training.sampling"), valid.get("mechanism.kind")
+    accountant = valid.get("privacy.accountant", "pld")
+    if (sampling == "balls_in_bins") != (accountant == "monte_carlo"):
+        if sampling == "balls_in_bins":
+            fault, remedy = "balls-in-bins sampling has no formula", 'write accountant = "monte_carlo"'
+        else:
+            fault, remedy = f'not needed for sampling = "{sampling}"', 'write accountant = "pld"'
+        yield Problem("privacy.accountant", accountant, fault, remedy)
+    if sampling != "balls_in_bins":
         return
-    for key in ("training.min_sep", "training.max_participations"):
-        if key in valid:
-            remedy = 'remove it, or write sampling = "min_sep" if the code enforces it'
-            yield Problem(key, valid[key], f'does not go with sampling = "{sampling}"', remedy)
+    if kind not in ("gaussian", None):
+        yield Problem("mechanism.kind", kind, "not accounted for with balls in bins", 'write kind = "gaussian"')
+    if valid.get("mechanism.noise_multiplier") == 0:
+        fault = "no noise, and nothing to draw"
+        yield Problem("mechanism.noise_multiplier", 0.0, fault, "write noise_multiplier = 1.1")
+    bins, iterations = valid.get("training.num_bins", 1), valid.get("training.iterations")
+    if iterations is not None and bins > iterations:
+        yield Problem("training.num_bins", bins, f"more than iterations = {iterations}", "use no more bins than steps")
+    if valid.get("privacy.relation") == NeighboringRelation.REPLACE_ONE:
+        remedy = 'write relation = "add_or_remove_one" or "replace_special"'
+        yield Problem("privacy.relation", "replace_one", "nothing is proved for balls in bins", remedy)
 
 
 def _mechanism(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
@@ -146,9 +185,24 @@ def _strategy(valid: Mapping[str, Any], present: set[str]) -> Iterator[Problem]:
 _EXAMPLES = {"num_bands": 32, "num_buffers": 3}
 
 
+def _cyclic_run(valid: Mapping[str, Any]) -> Iterator[Problem]:
+    """Cyclic Poisson sampling is accounted for where two draws of a unit share no row of C."""
+    kind, bands = valid.get("strategy.kind"), valid.get("strategy.num_bands")
+    if valid.get("training.sampling") != "cyclic_poisson" or kind is None:
+        return
+    banded = ("identity", "banded", "banded_toeplitz", "banded_square_root")
+    if kind not in banded:
+        fault = "its matrix is not banded, and cyclic Poisson sampling is accounted for only where it is"
+        yield Problem("strategy.kind", kind, fault, f"write one of {', '.join(banded)}")
+    elif bands is not None and bands > valid.get("training.num_groups", bands):
+        fault = f"more than num_groups = {valid['training.num_groups']}: two draws of a unit would share a row"
+        yield Problem("strategy.num_bands", bands, fault, "use fewer bands, or more groups")
+
+
 def _correlated_run(valid: Mapping[str, Any]) -> Iterator[Problem]:
     """What correlated noise asks of the other tables."""
     sampling, mechanism = valid.get("training.sampling"), valid.get("mechanism.kind")
+    yield from _cyclic_run(valid)
     if sampling in ("poisson", "fixed_size"):
         fault = "correlated noise is not accounted for under random sampling"
         remedy = 'write sampling = "min_sep" if the code enforces it, or remove [strategy]'

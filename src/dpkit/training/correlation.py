@@ -1,6 +1,7 @@
 """From a config to its correlated noise: the participation schema, the workload and the strategy."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Hashable
 from typing import cast
 
 from dpkit import factorization as fz
@@ -13,16 +14,21 @@ from dpkit.training.sections import OptimizerSection, StrategySection
 
 
 def schema(config: TrainingConfig) -> fz.ParticipationSchema:
-    """How one unit takes part in the run that `config` describes.
+    """How one unit takes part in the run that `config` describes, as far as the sensitivity is concerned.
+
+    Under cyclic Poisson and balls-in-bins sampling that is a single participation: how often a unit takes part is in
+    the composition there, and the noise multiplier is over the largest norm of a column.
 
     Raises:
         ValueError: under Poisson sampling, where no two participations are any number of steps apart.
     """
+    if config.training.sampling in ("cyclic_poisson", "balls_in_bins"):
+        return fz.SingleParticipation(config.iterations)
     count = participations(config)
     if count is None:
         raise ValueError(
-            'sampling = "poisson" bounds neither how often nor how closely a unit takes part; correlated noise needs '
-            'sampling = "min_sep", with a loop that keeps to it'
+            f'sampling = "{config.training.sampling}" bounds neither how often nor how closely a unit takes part; '
+            'correlated noise needs sampling = "min_sep", with a loop that keeps to it'
         )
     return fz.MinSep(config.iterations, min_sep=config.training.min_sep or 1, max_participations=count)
 
@@ -56,6 +62,26 @@ def solve(
         return fz.Solution.of(fz.load(strategy.file).strategy, work, schema, message="read from a file")
     family = start or _family(strategy, optimizer, schema)
     return fz.optimize(family, work, schema, objective=cast(Objective, strategy.objective), callback=callback)
+
+
+def solved(config: TrainingConfig) -> fz.Solution:
+    """The strategy of a config whose noise is correlated; one that has to be optimized is optimized once per process.
+
+    Raises:
+        ValueError: the file is not a valid one, or the kind of strategy cannot be had for such a run.
+        OSError: the file cannot be read.
+    """
+    if config.strategy.file is not None:
+        return solve(config.strategy, config.optimizer, schema(config))
+    # Frozen models are hashable, which pydantic's types do not say.
+    return _solved_before(cast(Hashable, config.strategy), cast(Hashable, config.optimizer), schema(config))
+
+
+@functools.lru_cache(maxsize=8)
+def _solved_before(
+    strategy: StrategySection, optimizer: OptimizerSection, schema: fz.ParticipationSchema
+) -> fz.Solution:
+    return solve(strategy, optimizer, schema)
 
 
 def _family(strategy: StrategySection, optimizer: OptimizerSection, schema: fz.ParticipationSchema) -> fz.Strategy:

@@ -28,13 +28,8 @@ STRATEGIES = (
     "banded_inverse_square_root",
     "dense",
 )
-ACCOUNTANTS = ("pld", "rdp", "zcdp")
-SAMPLERS = ("poisson", "fixed_size", "shuffle", "full_batch", "min_sep")
-# Samplers whose amplification is not accounted for yet, with the choice that stays sound for each.
-UNSUPPORTED_SAMPLERS = {
-    "cyclic_poisson": 'claim no amplification: sampling = "min_sep" with min_sep set to the number of groups',
-    "balls_in_bins": 'claim no amplification: sampling = "min_sep" with min_sep set to the number of bins',
-}
+ACCOUNTANTS = ("pld", "rdp", "zcdp", "monte_carlo")
+SAMPLERS = ("poisson", "fixed_size", "cyclic_poisson", "balls_in_bins", "shuffle", "full_batch", "min_sep")
 
 
 def finite(value: Any) -> float:
@@ -108,6 +103,13 @@ def whole(value: Any) -> int:
     return value
 
 
+def natural(value: Any) -> int:
+    """A positive integer or 0."""
+    if isinstance(value, int) and value < 0:
+        raise ValueError("must be >= 0")
+    return 0 if value == 0 and not isinstance(value, bool | float) else whole(value)
+
+
 def exact(value: Any) -> Fraction:
     """A positive number without rounding: the 0.1 of a file, or of Python, is one tenth."""
     number = positive(value)
@@ -130,12 +132,6 @@ def one_of(names: tuple[str, ...]) -> Callable[[Any], str]:
         raise ValueError(f"must be one of {', '.join(names)}" + (f" (did you mean {meant}?)" if meant else ""))
 
     return check
-
-
-def sampler(value: Any) -> str:
-    if isinstance(value, str) and value in UNSUPPORTED_SAMPLERS:
-        raise ValueError("the accounting of this sampler does not exist yet, and it is not treated as another one")
-    return one_of(SAMPLERS)(value)
 
 
 def relation(value: Any) -> NeighboringRelation:
@@ -161,6 +157,7 @@ def plain(number: Fraction) -> str:
     return format(decimal.normalize(), "f") if Fraction(decimal) == number else str(number)
 
 
+Natural = Annotated[int, BeforeValidator(natural)]
 Whole = Annotated[int, BeforeValidator(whole)]
 Exact = Annotated[InstanceOf[Fraction], BeforeValidator(exact)]
 Positive = Annotated[float, BeforeValidator(positive)]
@@ -178,5 +175,5 @@ Strategy = Annotated[str, BeforeValidator(one_of(STRATEGIES))]
 ColumnNorms = Annotated[str, BeforeValidator(one_of(("optimal", "equal")))]
 Objective = Annotated[str, BeforeValidator(one_of(("rmse", "max_error")))]
 Accountant = Annotated[str, BeforeValidator(one_of(ACCOUNTANTS))]
-Sampler = Annotated[str, BeforeValidator(sampler)]
+Sampler = Annotated[str, BeforeValidator(one_of(SAMPLERS))]
 Relation = Annotated[InstanceOf[NeighboringRelation], BeforeValidator(relation)]

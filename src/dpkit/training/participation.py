@@ -11,8 +11,10 @@ from dpkit.training.fields import plain
 def participations(config: TrainingConfig) -> int | None:
     """Most steps that one unit is in; None under random sampling, where it may be any number."""
     training = config.training
-    if training.sampling in ("poisson", "fixed_size"):
+    if training.sampling in ("poisson", "fixed_size", "cyclic_poisson"):
         return None
+    if training.sampling == "balls_in_bins":
+        return math.ceil(Fraction(config.iterations, cast(int, training.num_bins)))
     if training.sampling == "full_batch":
         return config.iterations
     if training.sampling == "min_sep":
@@ -31,7 +33,21 @@ def passes(config: TrainingConfig) -> int:
 
 def sampling_probability(config: TrainingConfig) -> float:
     """Probability with which random sampling of the configured batch size includes a unit in a step."""
-    return cast(int, config.training.batch_size) / config.data.population
+    # Under cyclic sampling a step draws from one group of the units.
+    groups = config.training.num_groups or 1
+    return cast(int, config.training.batch_size) * groups / config.data.population
+
+
+def probability_rule(config: TrainingConfig) -> str:
+    """That probability, and how it came about, in words."""
+    training = config.training
+    if training.sampling == "balls_in_bins":
+        return f"one of {training.num_bins:,} bins for the whole run"
+    if participations(config) is not None:
+        return "no amplification claimed"
+    groups = "" if training.num_groups is None else f" x {training.num_groups:,}"
+    rule = f"{training.batch_size:,}{groups} / {config.data.population:,}"
+    return f"{sampling_probability(config):.6g} = {rule}"
 
 
 def iterations_rule(config: TrainingConfig) -> str:

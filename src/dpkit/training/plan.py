@@ -3,15 +3,14 @@
 import dataclasses
 import functools
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from dpkit import accounting, mechanisms
 from dpkit.accounting.base import Bounds, PrivacyAccountant
 from dpkit.mechanisms import Mechanism, UnsupportedViewError
 from dpkit.relations import NeighboringRelation
-from dpkit.training import assumptions, participation
+from dpkit.training import assumptions, participation, runs
 from dpkit.training.config import TrainingConfig
-from dpkit.training.kinds import KINDS
 from dpkit.training.problems import ABSENT, ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ class TrainingPlan:
 
         if not self.config.correlated:
             return Identity()
-        schema = correlation.schema(self.config)
-        return correlation.solve(self.config.strategy, self.config.optimizer, schema).strategy
+        return correlation.solved(self.config).strategy
 
     @property
     def stddev(self) -> float | None:
@@ -120,7 +118,7 @@ class TrainingPlan:
         return noise.add_correlated_noise(self.strategy, stddev=stddev, key=key, iterations=self.iterations, **options)
 
     def accountant(self, name: str | None = None) -> PrivacyAccountant:
-        """The accountant called `pld`, `rdp` or `zcdp` (default: the config's) under this plan's relation.
+        """The accountant called `pld`, `rdp`, `zcdp` or `monte_carlo` (default: the config's), for the plan's relation.
 
         Raises:
             ValueError: there is no such accountant.
@@ -130,10 +128,20 @@ class TrainingPlan:
             "pld": accounting.PldAccountant,
             "rdp": accounting.RdpAccountant,
             "zcdp": accounting.ZcdpAccountant,
+            "monte_carlo": self._monte_carlo,
         }
         if name not in classes:
             raise ValueError(f"accountant must be one of {', '.join(classes)}, got {name!r}")
         return classes[name](relation=self.relation)
+
+    def _monte_carlo(self, relation: NeighboringRelation) -> PrivacyAccountant:
+        privacy = self.config.privacy
+        return accounting.MonteCarloAccountant(
+            relation=relation,
+            samples=privacy.samples,
+            failure_probability=privacy.failure_probability,
+            seed=privacy.seed,
+        )
 
     def epsilon(self, accountant: str | None = None, delta: float | None = None) -> Bounds:
         """Bounds on epsilon for the whole run.
@@ -151,7 +159,7 @@ class TrainingPlan:
     def epsilons(self) -> dict[str, Bounds | str]:
         """Bounds by every accountant at the config's delta, or the reason why one does not apply."""
         found: dict[str, Bounds | str] = {}
-        for name in ("pld", "rdp", "zcdp"):
+        for name in ("monte_carlo",) if self.config.training.sampling == "balls_in_bins" else ("pld", "rdp", "zcdp"):
             try:
                 found[name] = self.epsilon(name)
             except UnsupportedViewError as error:
@@ -171,7 +179,7 @@ class TrainingPlan:
             or self.config.privacy.accountant == "zcdp"
         ):
             return None
-        step = mechanisms.PoissonSampled(_step(self.config), participation.sampling_probability(self.config))
+        step = mechanisms.PoissonSampled(runs.step(self.config), participation.sampling_probability(self.config))
         try:
             return self.accountant().epsilon(mechanisms.repeat(step, self.iterations), delta=self.delta)
         except UnsupportedViewError:
@@ -222,10 +230,11 @@ class TrainingPlan:
 def plan(config: TrainingConfig) -> TrainingPlan:
     """Derives the run that `config` describes.
 
-    Amplification by sampling is claimed only for `poisson` and `fixed_size` sampling, for which it is proved. Under
-    `shuffle` and `min_sep` each unit is charged for every step it may take part in, under `full_batch` for every step.
-    With a `[strategy]` the whole run is one Gaussian mechanism: C G plus noise, also where contributions react to past
-    outputs (Denisov et al. 2022).
+    Amplification by sampling is claimed only for `poisson`, `fixed_size`, `cyclic_poisson` and `balls_in_bins`, for
+    which it is proved. Under `shuffle` and `min_sep` each unit is charged for every step it may take part in, under
+    `full_batch` for every step.
+    With a `[strategy]` and no random sampling the whole run is one Gaussian mechanism: C G plus noise, also where
+    contributions react to past outputs (Denisov et al. 2022).
 
     >>> from dpkit import training
     >>> run = training.plan(training.TrainingConfig.parse({
@@ -237,22 +246,13 @@ def plan(config: TrainingConfig) -> TrainingPlan:
     >>> run.participations, run.sampling_probability, run.stddev
     (3, None, 2.0)
     """
-    step, count = _step(config), participation.participations(config)
-    probability = None
-    if count is None:
-        probability = participation.sampling_probability(config)
-        if config.training.sampling == "poisson":
-            step = mechanisms.PoissonSampled(step, probability)
-        else:
-            batch_size = cast(int, config.training.batch_size)
-            step = mechanisms.FixedSizeSampled(step, batch_size, config.data.population)
-    mechanism = step if config.correlated else mechanisms.repeat(step, config.iterations if count is None else count)
+    count = participation.participations(config)
     return TrainingPlan(
         config=config,
-        mechanism=mechanism,
+        mechanism=runs.whole(config),
         iterations=config.iterations,
         iterations_rule=participation.iterations_rule(config),
-        sampling_probability=probability,
+        sampling_probability=participation.sampling_probability(config) if count is None else None,
         participations=count,
         noise_multiplier=config.mechanism.noise_multiplier,
         relation=config.privacy.relation,
@@ -261,8 +261,3 @@ def plan(config: TrainingConfig) -> TrainingPlan:
         assumptions=assumptions.assumptions(config),
         warnings=assumptions.warnings(config),
     )
-
-
-def _step(config: TrainingConfig) -> Mechanism:
-    """One step as a unit that takes part in it sees it."""
-    return KINDS[config.mechanism.kind].mechanism(dict(config.mechanism))

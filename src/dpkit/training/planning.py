@@ -77,22 +77,26 @@ def strategies(config: TrainingConfig, memory: int | None = None) -> Iterator[di
         remedy = 'write kind = "gaussian"; its noise_multiplier is chosen here'
         raise ConfigError([Problem("mechanism.kind", config.mechanism.kind, "cannot be planned for", remedy)])
     own = config.tables()["strategy"] if config.correlated else {}
-    others = ({}, *_correlated(config, memory)) if config.training.sampling != "poisson" else ({},)
+    others = ({}, *_correlated(config, memory)) if config.training.sampling not in ("poisson", "fixed_size") else ({},)
     yield own
     yield from (table for table in others if table != own)
 
 
 def _correlated(config: TrainingConfig, memory: int | None) -> Iterator[dict[str, Any]]:
-    most = config.iterations if memory is None else memory
-    yield {"kind": "tree"}
-    yield from ({"kind": "blt", "num_buffers": count} for count in BUFFERS if count <= most)
-    bands = [count for count in BANDS if count <= min(config.iterations, most + 1)]
-    apart = config.training.min_sep or 1
-    for count in bands:
-        # More bands than steps between participations have no exact sensitivity, unless columns are monotone.
+    most, sampling = config.iterations if memory is None else memory, config.training.sampling
+    if sampling != "cyclic_poisson":
+        yield from ({"kind": "tree"},) if sampling != "balls_in_bins" else ()
+        yield from ({"kind": "blt", "num_buffers": count} for count in BUFFERS if count <= most)
+    # More bands than steps between participations have no exact sensitivity, unless columns are monotone.
+    apart = {"cyclic_poisson": config.training.num_groups, "balls_in_bins": config.iterations}.get(sampling)
+    apart = apart or config.training.min_sep or 1
+    for count in (count for count in BANDS if count <= min(config.iterations, most + 1)):
         for kind in ("banded", "banded_toeplitz") if count <= apart else ():
             yield {"kind": kind, "num_bands": count}
-        yield from ({"kind": f"banded{kind}_square_root", "num_bands": count} for kind in ("", "_inverse"))
+        if count <= apart or sampling != "cyclic_poisson":
+            yield {"kind": "banded_square_root", "num_bands": count}
+        if sampling != "cyclic_poisson":
+            yield {"kind": "banded_inverse_square_root", "num_bands": count}
 
 
 def evaluate(
@@ -110,7 +114,8 @@ def evaluate(
         ValueError: the strategy cannot be had for such a run, or no amount of noise is enough.
     """
     tables = {name: keys for name, keys in config.tables().items() if name != "strategy"}
-    tables["privacy"] = {**tables["privacy"], "accountant": "pld"}
+    accountant = "monte_carlo" if config.training.sampling == "balls_in_bins" else "pld"
+    tables["privacy"] = {**tables["privacy"], "accountant": accountant}
     wanted = TrainingConfig.parse({**tables, "strategy": dict(table)} if table else tables)
     found = plan_of(wanted).calibrate(target_epsilon)
     solution = solution or solve(wanted, table)

@@ -177,10 +177,12 @@ def _bucket_limit(config: TrainingConfig) -> str:
 
 
 def _correlated(config: TrainingConfig) -> Iterator[str]:
+    amplified = config.training.sampling in ("cyclic_poisson", "balls_in_bins")
+    sensitivity = "largest norm of a column of C" if amplified else "sensitivity of C under this participation"
     yield (
         f"The noise of step t is row t of C^-1 Z, for the matrix C of the strategy {config.strategy.name} and "
         f"Gaussian Z of standard deviation {config.mechanism.noise_multiplier} times {_clip_norm(config)} times the "
-        "sensitivity of C under this participation; it is added to the sum of the clipped contributions, which is "
+        f"{sensitivity}; it is added to the sum of the clipped contributions, which is "
         "divided, if at all, by a constant."
     )
     yield (

@@ -15,10 +15,11 @@ from dpkit.training.kinds import KINDS
 from dpkit.training.plan import TrainingPlan
 from dpkit.training.problems import as_toml
 from dpkit.training.sections import ReportSection
-from dpkit.training.summary import Summary, interval, rounded_down, rounded_up
+from dpkit.training.summary import BRACKETING, Summary, interval, rounded_down, rounded_up
 
 _ACCOUNTANTS = {
     "pld": "PLD (privacy loss distribution)",
+    "monte_carlo": "Monte Carlo (privacy losses drawn by importance sampling)",
     "rdp": "RDP (Renyi differential privacy), converted to (epsilon, delta)",
     "zcdp": "zCDP (zero-concentrated differential privacy), converted to (epsilon, delta)",
 }
@@ -214,7 +215,7 @@ def _operational(plan: TrainingPlan) -> tuple[ReportField, ...]:
 def _by(name: str, bounds: Bounds | str) -> str:
     if isinstance(bounds, str):
         return f"{name}: does not apply; {bounds}"
-    if name == "pld":
+    if name in BRACKETING:
         return f"{name}: {interval(bounds)}"
     order = "" if bounds.order is None or math.isinf(bounds.upper) else rounded_down(bounds.order, 4)
     return f"{name}: at most {rounded_up(bounds.upper)}" + (f" (best order {order})" if order else "")

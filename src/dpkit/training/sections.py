@@ -30,7 +30,7 @@ class TrainingSection(Section):
     """`[training]`: how often, and how, units take part."""
 
     sampling: fields.Sampler = Field(
-        description="how batches are drawn: poisson, fixed_size, shuffle, full_batch or min_sep", examples=["poisson"]
+        description="how batches are drawn: " + ", ".join(fields.SAMPLERS) + "", examples=["poisson"]
     )
     batch_size: fields.Whole | None = Field(default=None, description="expected under Poisson sampling", examples=[256])
     iterations: fields.Whole | None = Field(default=None, description="how many steps are run", examples=[14_063])
@@ -39,6 +39,12 @@ class TrainingSection(Section):
         None, description="least number of steps from one participation to the next", examples=[342]
     )
     max_participations: fields.Whole | None = Field(default=None, description="most steps one unit is in", examples=[6])
+    num_groups: fields.Whole | None = Field(
+        default=None, description="groups of units that take turns, for cyclic_poisson", examples=[32]
+    )
+    num_bins: fields.Whole | None = Field(
+        default=None, description="steps of one pass, for balls_in_bins", examples=[100]
+    )
 
 
 class MechanismSection(Section):
@@ -120,7 +126,18 @@ class PrivacySection(Section):
     relation: fields.Relation = Field(
         description="add_or_remove_one, replace_one or replace_special", examples=["add_or_remove_one"]
     )
-    accountant: fields.Accountant = Field(default="pld", description="pld, rdp or zcdp", examples=["pld"])
+    accountant: fields.Accountant = Field(
+        default="pld", description="pld, rdp or zcdp; monte_carlo for balls_in_bins", examples=["pld"]
+    )
+    samples: fields.Whole = Field(
+        default=100_000, description="draws of the Monte Carlo accountant", examples=[100_000]
+    )
+    failure_probability: fields.Delta = Field(
+        default=1e-9, description="that a Monte Carlo bound is wrong, on top of delta", examples=[1e-9]
+    )
+    seed: fields.Natural | None = Field(
+        default=None, description="of the draws, fixed before any result is seen", examples=[0]
+    )
 
 
 class StrategySection(Section):

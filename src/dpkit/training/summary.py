@@ -10,6 +10,9 @@ from dpkit.accounting.base import Bounds
 from dpkit.relations import NeighboringRelation
 from dpkit.training.plan import TrainingPlan
 
+BRACKETING = ("pld", "monte_carlo")
+"""The accountants that bound from below, too."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -103,8 +106,8 @@ def _warnings(epsilon: Bounds, if_poisson: Bounds | None) -> list[str]:
 
 
 def _bounds(name: str, bounds: Bounds | str) -> dict[str, Any]:
-    first = {"lower": None} if name == "pld" else {}
-    last = {} if name == "pld" else {"order": None}
+    first = {"lower": None} if name in BRACKETING else {}
+    last = {} if name in BRACKETING else {"order": None}
     if isinstance(bounds, str):
         return {**first, "upper": None, **last, "unsupported": bounds}
     values = {"lower": number(bounds.lower), "upper": number(bounds.upper), "order": number(bounds.order)}
