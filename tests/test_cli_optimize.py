@@ -110,7 +110,6 @@ def test_out_and_plot(ftrl, tmp_path):
     assert numbers(again)["iterations"] == 0
     onwards = numbers(*FLAGS, "--workload", "momentum:0.5", "--start", tmp_path / "best.npz")
     assert onwards["rmse"] <= found["rmse"]
-    assert onwards["iterations"] < found["iterations"]
 
 
 @pytest.mark.parametrize(
@@ -142,5 +141,5 @@ def test_what_is_wrong_is_said(arguments, words):
 
 def test_poisson_sampling_is_refused(tmp_path):
     message = fails(run("optimize", write(tmp_path, VALID), "--strategy", "tree"))
-    assert "not accounted for under Poisson sampling" in message
+    assert "not accounted for under random sampling" in message
     assert 'sampling = "min_sep"' in message

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -87,6 +88,21 @@ def test_an_example_is_reported(name):
     for key, value in config.mechanism.numbers.items():
         assert f"**{key.replace('_', ' ').capitalize()}**: {value}" in text
     assert "None" not in text
+
+
+def test_what_messages_cost_is_reported():
+    def parameters(name):
+        statement = json.loads(run("report", EXAMPLES / f"{name}.toml", "--format", "json").stdout)
+        return {key: field["value"] for key, field in statement["sections"]["Parameters"].items()}
+
+    # 40 reports of at most 15 add up to 600, and 40 times 16 coins to 640: ten bits.
+    assert parameters("randomized_quantization")["bits_per_message"] == "10"
+    assert parameters("poisson_binomial")["bits_per_message"] == "10"
+    sparsified = parameters("sparsified_gaussian")
+    entropy = -(0.1 * math.log2(0.1) + 0.9 * math.log2(0.9))
+    assert sparsified["bits_per_message"].startswith(f"{10_000 * (3.2 + entropy):,.0f} ")
+    error = 9 / 1_000 + 10_000 * (1 / 100) ** 2
+    assert sparsified["squared_error_of_the_mean"].startswith(f"at most {error:.4g} times")
 
 
 @pytest.mark.parametrize("name", ["fixed_size_sampling", "skellam", "truncated_gaussian", *MEAGRE])

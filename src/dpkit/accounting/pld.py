@@ -27,8 +27,9 @@ class PldAccountant(PrivacyAccountant):
 
     Guarantees: `lower <= truth <= upper`, rounding, truncation and wrap-around included. Both directions are composed
     separately over the whole run and the worse one is returned. Where memory or the float64 range prevents a bound,
-    the Renyi bound is returned instead and `note` says so. `lower` is 0 where a dominating pair is only an upper bound
-    on the mechanism (`DominatingPair.attained`).
+    the Renyi bound is returned instead and `note` says so. Where a dominating pair is only an upper bound on
+    the mechanism (`DominatingPair.attained`), `lower` is 0, and the answer to a single question is the Renyi bound
+    where that is smaller.
 
     References: Zhu, Dong and Wang (2022); Doroshenko et al. (2022); the inversion and its errors in
     `dpkit.accounting.inversion`.
@@ -77,11 +78,14 @@ class PldAccountant(PrivacyAccountant):
         refinements = [Refinement(direction, laws) for direction in directions]
         attained = all(pair.attained for both, _ in pairs for pair in both)
         order = sorted(range(len(targets)), key=lambda i: targets[i].delta or targets[i].epsilon or 0.0)
-        found = {i: self._bounds(mechanism, refinements, targets[i], attained) for i in order}
+        # The Renyi view may know the mechanism better than a pair that is only a bound on it, but every search over
+        # orders can take seconds where each divergence is a worst case: too long for the points of a curve.
+        compared = not attained and len(targets) == 1
+        found = {i: self._bounds(mechanism, refinements, targets[i], attained, compared) for i in order}
         return [found[i] for i in range(len(targets))]
 
     def _bounds(
-        self, mechanism: Mechanism, refinements: Sequence[Refinement], target: Target, attained: bool
+        self, mechanism: Mechanism, refinements: Sequence[Refinement], target: Target, attained: bool, compared: bool
     ) -> Bounds:
         if target.delta == 1:
             return Bounds(0.0, 0.0)
@@ -94,12 +98,13 @@ class PldAccountant(PrivacyAccountant):
             upper, tight, note = math.inf if target.delta is not None else 1.0, False, str(error)
         # One direction may be loose where the other is what counts.
         tight = tight or (math.isfinite(upper) and upper - lower <= target.allowed(upper, math.inf))
-        if attained:
-            return Bounds(lower, upper) if tight else self._with_renyi(mechanism, target, lower, upper, note)
-        # The Renyi view may know the mechanism better than a pair that is only a bound on it.
+        if not attained:
+            lower = 0.0
+        if tight and not compared:
+            return Bounds(lower, upper)
         reason = "the dominating pair is only a bound" if tight else note
-        found = self._with_renyi(mechanism, target, 0.0, upper, reason)
-        return Bounds(0.0, upper) if tight and found.upper == upper else found
+        found = self._with_renyi(mechanism, target, lower, upper, reason)
+        return Bounds(lower, upper) if tight and found.upper == upper else found
 
     def _with_renyi(self, mechanism: Mechanism, target: Target, lower: float, upper: float, reason: str) -> Bounds:
         """The wide or missing bound, improved by the Renyi one where that exists."""

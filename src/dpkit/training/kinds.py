@@ -20,6 +20,7 @@ class Kind:
         described: keys that no number depends on, but what is said about it does.
         noise: the key that calibration chooses; None where there is none.
         of_noise: maps an amount of noise, from 0 to infinity, to the value of that key.
+        costs: what a message costs and an estimate errs, label by label, from the keys and the number of clients.
     """
 
     make: Callable[..., Mechanism]
@@ -28,6 +29,7 @@ class Kind:
     described: tuple[str, ...] = ()
     noise: str | None = "noise_multiplier"
     of_noise: Callable[[float], float] = float
+    costs: Callable[..., dict[str, str]] | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -52,6 +54,10 @@ class Kind:
             self.make(**self._arguments(table))
         return tuple(str(warning.message) for warning in caught)
 
+    def costs_of(self, table: Mapping[str, Any], clients: int) -> dict[str, str]:
+        """`costs` in a step of so many clients; empty where nothing is sent but what training needs anyway."""
+        return {} if self.costs is None else self.costs(clients, **self._arguments(table))
+
     def _arguments(self, table: Mapping[str, Any]) -> dict[str, Any]:
         return {key: table[key] for key in (*self.needed, *self.optional) if table.get(key) is not None}
 
@@ -61,6 +67,22 @@ def _each_coordinate(kind: type[Mechanism]) -> Callable[..., Mechanism]:
         return mechanisms.repeat(kind(**arguments), dimension)
 
     return make
+
+
+def _bits_of(kind: type[mechanisms.RandomizedQuantization] | type[mechanisms.PoissonBinomial]) -> Callable[..., Any]:
+    def costs(_: int, /, dimension: int = 1, **arguments: Any) -> dict[str, str]:
+        return {"Bits per message": f"{dimension * kind(**arguments).bits:,}"}
+
+    return costs
+
+
+def _sparsified_costs(clients: int, /, **arguments: Any) -> dict[str, str]:
+    mechanism = mechanisms.SparsifiedGaussian(**arguments)
+    error = mechanism.mean_squared_error(clients)
+    return {
+        "Bits per message": f"{mechanism.bits_per_client():,.0f} (float32 values and which they are)",
+        "Squared error of the mean": f"at most {error:.4g} times the squared clip norm, without what clipping takes",
+    }
 
 
 _CLIPPED = ("l2_clip_norm",)
@@ -83,6 +105,7 @@ KINDS = {
         ("noise_multiplier", "keep_probability", "dimension"),
         ("linf_clip",),
         described=_CLIPPED,
+        costs=_sparsified_costs,
     ),
     "discrete_gaussian": Kind(mechanisms.DiscreteGaussian, ("sigma",), _INTEGERS, noise="sigma"),
     "distributed_discrete_gaussian": Kind(
@@ -94,6 +117,7 @@ KINDS = {
         ("levels", "keep_probability", "margin", "clip"),
         ("clients", "dimension"),
         noise="margin",
+        costs=_bits_of(mechanisms.RandomizedQuantization),
     ),
     "poisson_binomial": Kind(
         _each_coordinate(mechanisms.PoissonBinomial),
@@ -101,6 +125,7 @@ KINDS = {
         ("clients", "dimension"),
         noise="theta",
         of_noise=lambda noise: 0.5 / (1 + noise),
+        costs=_bits_of(mechanisms.PoissonBinomial),
     ),
     "randomized_response": Kind(
         _each_coordinate(mechanisms.RandomizedResponse),

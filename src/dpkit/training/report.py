@@ -249,6 +249,8 @@ def _parameters(plan: TrainingPlan) -> tuple[ReportField, ...]:
     kind = KINDS[config.mechanism.kind]
     # What a declared rho was proved for is not ours to ask.
     found += [_number(plan, key) for key in (kind.needed if kind.noise is None else kind.keys)]
+    costs = kind.costs_of(dict(config.mechanism), batch or config.data.population)
+    found += [ReportField(label.lower().replace(" ", "_"), label, (value,)) for label, value in costs.items()]
     sampled = "none claimed" if plan.sampling_probability is None else f"{plan.sampling_probability:.6g}"
     return (
         *found,

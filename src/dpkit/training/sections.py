@@ -29,9 +29,7 @@ class DataSection(Section):
 class TrainingSection(Section):
     """`[training]`: how often, and how, units take part."""
 
-    sampling: fields.Sampler = Field(
-        description="how batches are drawn: " + ", ".join(fields.SAMPLERS) + "", examples=["poisson"]
-    )
+    sampling: fields.Sampler = Field(description="how batches are drawn", examples=["poisson"])
     batch_size: fields.Whole | None = Field(default=None, description="expected under Poisson sampling", examples=[256])
     iterations: fields.Whole | None = Field(default=None, description="how many steps are run", examples=[14_063])
     epochs: fields.Exact | None = Field(default=None, description="passes over the data, whole or not", examples=[60])
@@ -53,7 +51,7 @@ class MechanismSection(Section):
     Which keys a kind has is in `dpkit.training.kinds`; they are the arguments of its class in `dpkit.mechanisms`.
     """
 
-    kind: fields.Kind = Field(description=", ".join(KINDS), examples=["gaussian"])
+    kind: fields.Kind = Field(description="what a step releases", examples=["gaussian"])
     noise_multiplier: fields.NonNegative | None = Field(
         None, description="noise standard deviation (Laplace: scale) over the clip norm", examples=[1.1]
     )
