@@ -32,7 +32,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from sklearn.datasets import load_digits
 
-from dpkit import audit, training
+from dpkit import audit, plots, training
 from dpkit import factorization as fz
 
 TRAIN = 1_440
@@ -258,20 +258,11 @@ def _mean(values: np.ndarray, sign: str = "") -> str:
 
 
 def plot(accuracies: dict[str, np.ndarray], epsilon: float, path: pathlib.Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name, values in accuracies.items():
-        epochs = np.arange(1, values.shape[1] + 1)
-        (line,) = axes.plot(epochs, 100 * values.mean(axis=0), label=name)
-        axes.fill_between(
-            epochs, *np.quantile(100 * values, [0.1, 0.9], axis=0), color=line.get_color(), alpha=0.15, linewidth=0
-        )
-    axes.set(xlabel="epoch", ylabel="test accuracy (%)", title=f"scikit-learn digits, epsilon = {epsilon:g}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(title="mean, and 10 % to 90 % of seeds")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figure = plots.training_curves(
+        {name: 100 * values for name, values in accuracies.items()}, metric="test accuracy (%)"
+    )
+    figure.axes[0].set_title(f"epsilon = {epsilon:g}")
+    plots.save(figure, path)
 
 
 def main() -> None:

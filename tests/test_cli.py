@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -222,3 +224,10 @@ def test_a_number_that_cannot_be_certified_is_not_printed(full_batch, monkeypatc
     monkeypatch.setattr(training.Summary, "of", fail)
     assert "no certified number" in fails(run("epsilon", full_batch))
     assert "no certified number" in fails(run("report", full_batch))
+
+
+def test_shells_complete_commands():
+    asked = {"_DPKIT_COMPLETE": "complete_bash", "COMP_WORDS": "dpkit ca", "COMP_CWORD": "1"}
+    script = pathlib.Path(sys.executable).with_name("dpkit")
+    found = subprocess.run([script], check=True, env=os.environ | asked, capture_output=True, text=True)
+    assert found.stdout.split() == ["calibrate"]

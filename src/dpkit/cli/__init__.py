@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from dpkit import __version__
-from dpkit.cli import accounting, audit, optimize, planning
+from dpkit.cli import accounting, audit, compare, optimize, planning, plot
 
 app = typer.Typer(
     name="dpkit",
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     # Plain help starts twice as fast, and plain messages survive being piped.
     rich_markup_mode=None,
@@ -46,8 +46,10 @@ for command in (
     accounting.calibrate,
     accounting.report,
     audit.audit,
+    compare.compare,
     optimize.optimize,
     planning.plan,
+    plot.plot,
 ):
     app.command()(command)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dpkit.factorization import ParticipationSchema, Solution
     from dpkit.training.planning import Candidate
     from dpkit.training.sections import OptimizerSection
+    from dpkit.training.sweep import Outcome
 
 _NAMES = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP", "monte_carlo": "Monte Carlo"}
 _WIDEST = 100
@@ -33,11 +34,15 @@ def print_summary(summary: Summary, title: str) -> None:
     """
     width = min(_print_table((*_epsilons(summary), *_settings(summary)), title), _WIDEST)
     typer.echo("\n" + textwrap.fill(summary.guarantee, width))
-    for heading, lines in (("This holds if:", summary.plan.assumptions), ("Warnings:", summary.warnings)):
-        if lines:
+    _print_list("This holds if:", summary.plan.assumptions, width)
+    _print_list("Warnings:", summary.warnings, width)
+
+
+def _print_list(heading: str, lines: Iterable[str], width: int) -> None:
+    for number, line in enumerate(lines):
+        if not number:
             typer.echo(f"\n{heading}")
-        for line in lines:
-            typer.echo(textwrap.fill(line, width, initial_indent="  - ", subsequent_indent="    "))
+        typer.echo(textwrap.fill(line, width, initial_indent="  - ", subsequent_indent="    "))
 
 
 def _print_table(rows: Iterable[tuple[str, str]], title: str) -> int:
@@ -112,11 +117,53 @@ def print_candidates(candidates: "list[Candidate]", left_out: list[str], target:
         "kept between steps. cost: multiplications and additions per parameter and step. s: seconds to find it."
     )
     typer.echo(textwrap.fill(legend, width))
-    for heading, lines in (("This holds if:", candidates[0].plan.assumptions), ("Left out:", left_out)):
-        if lines:
-            typer.echo(f"\n{heading}")
-        for line in lines:
-            typer.echo(textwrap.fill(line, width, initial_indent="  - ", subsequent_indent="    "))
+    _print_list("This holds if:", candidates[0].plan.assumptions, width)
+    _print_list("Left out:", left_out, width)
+
+
+def print_comparison(by_mechanism: "dict[str, dict[float, Outcome]]", left_out: list[str], title: str) -> None:
+    """Prints the error of every mechanism, a row each, at every target epsilon, the best of each marked.
+
+    Args:
+        by_mechanism: what was found, by the mechanism's label and by target; at least one.
+        left_out: why others are none.
+        title: what stands above them.
+    """
+    console = Console(highlight=False, markup=False, emoji=False)
+    targets = sorted({target for row in by_mechanism.values() for target in row})
+    least = {t: min(row[t].rmse for row in by_mechanism.values() if t in row) for t in targets}
+    rows = {
+        label: [_error(row[t].rmse, least[t]) if t in row else "- " for t in targets]
+        for label, row in by_mechanism.items()
+    }
+    headings = [f"{target:g} " for target in targets]
+    # As many columns as fit beside the names; the others in a table below.
+    widest = max(len(entry) for entry in (*headings, *(entry for row in rows.values() for entry in row)))
+    fit = max((console.width - 2 - max(map(len, rows))) // (widest + 3), 1)
+    run = next(iter(next(iter(by_mechanism.values())).values())).config
+    for start in range(0, len(targets), fit):
+        shown = slice(start, start + fit)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("mechanism", no_wrap=True)
+        for heading in headings[shown]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for label, row in rows.items():
+            table.add_row(Text(label), *row[shown])
+        typer.echo(textwrap.fill(f"{title}: rmse by epsilon, delta = {run.privacy.delta:g}", console.width))
+        console.print(table)
+    width = min(console.width, _WIDEST)
+    legend = (
+        "* the least error at this epsilon. rmse: root mean square error of the iterates, per coordinate, in clip "
+        "norms of the summed contributions, at the least noise that keeps the certified epsilon within the one above. "
+        f"Relation {run.privacy.relation}, unit {run.data.unit}, sampling {run.training.sampling}; what else must hold "
+        "depends on the mechanism: `dpkit plan` prints it for the best, `dpkit report` for any config."
+    )
+    typer.echo(textwrap.fill(legend, width))
+    _print_list("Left out:", left_out, width)
+
+
+def _error(rmse: float, least: float) -> str:
+    return f"{rmse:.4g}{'*' if rmse == least else ' '}"
 
 
 def _workload(optimizer: "OptimizerSection") -> str:

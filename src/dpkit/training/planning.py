@@ -152,6 +152,9 @@ def solve(
         # Whether a unit takes part once or often is in the noise multiplier.
         return fz.Solution.of(fz.Identity(), work, fz.SingleParticipation(config.iterations))
     wanted = TrainingConfig.parse({**config.tables(), "strategy": dict(table)})
+    if config.training.sampling == "balls_in_bins":
+        # There the accounting is about this very matrix.
+        return correlation.solved(wanted)
     return correlation.solve(wanted.strategy, wanted.optimizer, correlation.schema(wanted), enough)
 
 
