@@ -10,7 +10,8 @@ import numpy as np
 
 from dpkit.factorization.values import Array
 
-_HISTORY = 5
+_HISTORY = 4
+_RESCALED_EVERY = 8
 _STALLED_AFTER = 30
 
 
@@ -35,10 +36,11 @@ def descend(
     is too long. `precondition` applies an approximate inverse Hessian. Steps satisfy the weak Wolfe conditions.
     """
     steps: list[tuple[Array, Array, float]] = []
+    scale, count = 1.0, 0
     values = collections.deque([math.inf], maxlen=_STALLED_AFTER)
     while np.any(point.gradient) and values[0] - point.value > 1e-14:
         values.append(point.value)
-        new = _line_search(evaluate, point, _direction(point, steps, precondition))
+        new = _line_search(evaluate, point, _direction(point, steps, precondition, scale))
         if new is None:
             if not steps:
                 return
@@ -47,11 +49,17 @@ def descend(
         s, y = new.x - point.x, new.gradient - point.gradient
         if (curvature := dot(s, y)) > 0:
             steps = [*steps[-_HISTORY + 1 :], (s, y, 1 / curvature)]
+            # The preconditioner costs half as much as the function, and its scale settles soon.
+            if count < _RESCALED_EVERY or count % _RESCALED_EVERY == 0:
+                scale = curvature / dot(y, precondition(y))
+            count += 1
         point = new
         yield point
 
 
-def _direction(point: Point, steps: list[tuple[Array, Array, float]], precondition: Callable[[Array], Array]) -> Array:
+def _direction(
+    point: Point, steps: list[tuple[Array, Array, float]], precondition: Callable[[Array], Array], scale: float
+) -> Array:
     q = -point.gradient
     if not steps:
         # One per cent of the length of x: a unit step along the gradient may leave where the function is finite.
@@ -61,8 +69,7 @@ def _direction(point: Point, steps: list[tuple[Array, Array, float]], preconditi
     for s, y, r in reversed(steps):
         saved.append(r * dot(s, q))
         q -= saved[-1] * y
-    _, y, r = steps[-1]
-    q = precondition(q) / (r * dot(y, precondition(y)))
+    q = precondition(q) * scale
     for (s, y, r), a in zip(steps, reversed(saved), strict=True):
         q += (a - r * dot(y, q)) * s
     return q
