@@ -1,4 +1,4 @@
-"""Banded factorizations of prefix sums: time, root mean error and certified gap; beside JAX Privacy where there is one.
+"""Banded factorizations of prefix sums, Toeplitz ones too: time, root mean error and gap, beside JAX Privacy's.
 
     python benchmarks/factorization.py [--peer PYTHON] [--quick] [--growth]
 
@@ -25,9 +25,15 @@ PEER = """
 import json, sys, time
 import jax
 import jax.numpy as jnp
-from jax_privacy.matrix_factorization import banded
+from jax_privacy.matrix_factorization import banded, toeplitz
 n, bands = int(sys.argv[1]), int(sys.argv[2])
 began = time.perf_counter()
+if sys.argv[3] == "toeplitz":
+    c = jax.block_until_ready(toeplitz.optimize_banded_toeplitz(n, bands))
+    seconds = time.perf_counter() - began
+    error = float(jnp.mean(toeplitz.per_query_error(strategy_coef=c, n=n)) * jnp.sum(c**2))
+    print(json.dumps([seconds, error]))
+    sys.exit()
 strategy = banded.optimize(n, bands=bands)
 error = float(jnp.mean(jax.block_until_ready(banded.per_query_error(strategy))))
 print(json.dumps([time.perf_counter() - began, error]))
@@ -42,6 +48,11 @@ class Row:
     objective: str = "rmse"
     known: float | None = None
     slow: bool = False
+    toeplitz: bool = False
+
+    @property
+    def family(self) -> fz.Strategy:
+        return fz.BandedToeplitz(self.num_bands) if self.toeplitz else fz.Banded(self.num_bands, self.column_norms)
 
 
 TRAINING = fz.MinSep(iterations=2_052, min_sep=342, max_participations=6)
@@ -62,16 +73,19 @@ ROWS = [
     Row(32, fz.SingleParticipation(4_096), objective="max_error", slow=True),
     Row(32, TRAINING, "equal", "max_error", slow=True),
     Row(32, TRAINING, objective="max_error", slow=True),
+    Row(16, fz.SingleParticipation(10_000), "equal", toeplitz=True),
+    Row(128, fz.SingleParticipation(100_000), "equal", toeplitz=True),
+    Row(1_000, fz.MinSep(iterations=1_000_000, min_sep=1_000, max_participations=10), "equal", toeplitz=True),
 ]
 
 
 def solve(row: Row) -> fz.Solution:
     return fz.optimize(
-        fz.Banded(row.num_bands, row.column_norms),
+        row.family,
         fz.prefix_sum(),
         row.schema,
         objective=row.objective,
-        callback=lambda progress: progress.gap < 1e-3 or progress.seconds > PATIENCE,
+        callback=lambda progress: (progress.gap or 1.0) < 1e-3 or progress.seconds > PATIENCE,
     )
 
 
@@ -79,7 +93,8 @@ def peer(python: str | None, row: Row) -> tuple[float, float] | None:
     """(seconds, root mean error) of JAX Privacy at the same sensitivity, or None: not asked for, or given up."""
     if python is None or (row.column_norms != "equal" and row.schema.max_participations > 1) or row.objective != "rmse":
         return None
-    arguments = [python, "-c", PEER, str(row.schema.iterations), str(row.num_bands)]
+    kind = "toeplitz" if row.toeplitz else "banded"
+    arguments = [python, "-c", PEER, str(row.schema.iterations), str(row.num_bands), kind]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     try:
         done = subprocess.run(arguments, capture_output=True, check=True, timeout=PATIENCE, env=environment)
@@ -122,9 +137,10 @@ def main() -> None:
         if row.slow and arguments.quick:
             continue
         solution, other = solve(row), peer(arguments.peer, row)
-        name = f"{row.num_bands} {row.column_norms} {row.objective} {row.schema}"
+        name = f"{row.num_bands} {'Toeplitz' if row.toeplitz else row.column_norms} {row.objective} {row.schema}"
         error = getattr(solution, row.objective)
-        line = f"{name[:72]:72} {error:10.5f} {row.known or math.nan:9.4f} {solution.gap:8.1e} {solution.iterations:6}"
+        gap = math.nan if solution.gap is None else solution.gap
+        line = f"{name[:72]:72} {error:10.5f} {row.known or math.nan:9.4f} {gap:8.1e} {solution.iterations:6}"
         line += f" {solution.seconds:8.2f}"
         if other is not None:
             line += f"  {other[0]:.0f} s ({other[0] / solution.seconds:.0f} x), error {other[1]:.5f}"
