@@ -110,6 +110,7 @@ def test_out_and_plot(ftrl, tmp_path):
     assert numbers(again)["iterations"] == 0
     onwards = numbers(*FLAGS, "--workload", "momentum:0.5", "--start", tmp_path / "best.npz")
     assert onwards["rmse"] <= found["rmse"]
+    assert onwards["state_copies"] == found["state_copies"] == 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpkit.cli.options import Config, DeltaOption, JsonOption, epsilon_of, explained
+from dpkit.cli.options import Config, DeltaOption, JsonOption, MemoryOption, epsilon_of, explained
 
 if TYPE_CHECKING:
     from dpkit.training import TrainingConfig
@@ -42,10 +42,7 @@ def compare(
         typer.Option("--epsilons", parser=_epsilons, metavar="LIST", help="Certified epsilons, as in 0.5,1,2,4,8."),
     ],
     delta: DeltaOption = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="COPIES", help="Most model-sized arrays that the noise may keep between steps."),
-    ] = None,
+    memory: MemoryOption = None,
     csv_file: Annotated[
         str | None, typer.Option("--csv", metavar="FILE", help="Write one row per mechanism and epsilon to this file.")
     ] = None,

@@ -60,6 +60,12 @@ AccountantOption = Annotated[
 RelationOption = Annotated[
     NeighboringRelation | None, typer.Option("--relation", help="Use this neighbouring relation, not the config's.")
 ]
+MemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--memory", min=0, metavar="COPIES", help="Most model-sized arrays that the noise may keep between steps."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help='Print one JSON object; an infinite number is "inf".')]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpkit.cli.options import Config, DeltaOption, JsonOption, epsilon_of, explained
+from dpkit.cli.options import Config, DeltaOption, JsonOption, MemoryOption, epsilon_of, explained
 
 if TYPE_CHECKING:
     from dpkit.factorization import Progress as SearchProgress
@@ -23,10 +23,7 @@ def plan(
         typer.Option("--epsilon", parser=epsilon_of, metavar="NUMBER", help="The certified epsilon to stay within."),
     ],
     delta: DeltaOption = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="COPIES", help="Most model-sized arrays that the noise may keep between steps."),
-    ] = None,
+    memory: MemoryOption = None,
     write: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the best mechanism's config to this .toml file.")
     ] = None,
